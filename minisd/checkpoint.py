@@ -1,0 +1,96 @@
+"""Weights in and out: folders of the published layout, and single files of the original one.
+
+Only safetensors files are trusted. A pickle (`.ckpt`, `.bin`) can hold code that runs when it is opened, so
+`.ckpt` files are read with `torch.load(weights_only=True)`, which refuses everything but tensors.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object, with an error that names the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist" + ("" if path.parent.is_dir() else
+                                f", and neither does the folder {path.parent}"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object with fields")
+    return value
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """A new, empty folder to write into, whose files take their places in `folder` only if all went well."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; a folder is needed to save into")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield new
+        for path in sorted(p for p in new.rglob("*") if p.is_file()):
+            target = folder / path.relative_to(new)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Open a file; its tensors are memory-mapped, so nothing is read before it is used."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); fetch it again") from None
+
+
+def load_weights(folder: str | Path, name: str, variant: str | None = None) -> dict[str, Tensor]:
+    """The tensors of `name.safetensors` in a folder, or of its shards; with a variant, of `name.fp16.safetensors`."""
+    folder = Path(folder)
+    stem = f"{name}.{variant}" if variant else name
+    single = folder / f"{stem}.safetensors"
+    if single.is_file():
+        return read_safetensors(single)
+    for index in (f"{name}.safetensors.index.{variant}.json", f"{stem}.safetensors.index.json"):
+        if (folder / index).is_file():
+            return load_shards(folder, read_json(folder / index), index)
+    found = sorted(p.name for p in folder.glob("*") if p.suffix in (".safetensors", ".bin", ".ckpt"))
+    raise FileNotFoundError(f"no {single.name} in {folder}; there is {', '.join(found) or 'no weight file at all'}"
+                            + (" (.bin files are pickles, which can run code, and are not opened)"
+                               if any(f.endswith(".bin") for f in found) else ""))
+
+
+def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]:
+    """Weights divided over several files; the index says which tensor lies in which."""
+    weights = {}
+    for shard in sorted(set(index.get("weight_map", {}).values())):
+        if Path(shard).name != shard:
+            raise ValueError(f"{folder / index_name} names {shard!r}, which is not a file in that folder")
+        if not (folder / shard).is_file():
+            raise FileNotFoundError(f"{folder / index_name} names {shard}, which is not there")
+        weights |= read_safetensors(folder / shard)
+    if missing := sorted(index.get("weight_map", {}).keys() - weights.keys()):
+        raise ValueError(f"{folder / index_name} names tensors that no shard holds: {', '.join(missing[:5])}")
+    return weights
+
+
+def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: torch.dtype | None = None,
+                 variant: str | None = None) -> None:
+    """Write one safetensors file; `dtype` converts (torch.float16 halves an fp32 file)."""
+    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in weights.items()}
+    save_file(weights, folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors"),
+              metadata={"format": "pt"})

@@ -1,0 +1,142 @@
+"""What the three networks have in common: a checked config, and a folder that holds config and weights."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from minisd.checkpoint import atomic_folder, load_weights, read_json, save_weights
+
+# Fields of published config files which say who wrote the file and not what the network is.
+METADATA = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
+
+
+class Config:
+    """Base of the networks' config dataclasses, whose fields are those of the published `config.json` files.
+
+    `FIXED` names the published fields of which the networks here support only certain values (the first is
+    what is meant when the field is absent): a file that sets one of them otherwise describes another
+    network, and is refused.
+    """
+
+    FIXED: dict[str, tuple] = {}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        """Check the fields of a published config one by one.
+
+        Raises:
+            ValueError: for a field that is unknown, or has a value which is not supported.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        taken = {}
+        for name, value in values.items():
+            if name.startswith("_") or name in METADATA:
+                continue
+            if name in known:
+                taken[name] = tuple(value) if isinstance(value, list) else value
+            elif name not in cls.FIXED:
+                raise ValueError(f"{cls.__name__}: unknown field {name!r} (value {value!r}); known are "
+                                 f"{', '.join(sorted(known | set(cls.FIXED)))}")
+            elif value not in cls.FIXED[name]:
+                supported = " or ".join(repr(v) for v in cls.FIXED[name])
+                raise ValueError(f"{cls.__name__}: {name}={value!r} is not supported; it must be {supported}")
+        return cls(**taken)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+class Network(nn.Module):
+    """A network made from the fields of its published config, and kept in a folder of the published layout.
+
+    A subclass says which dataclass its config is, under which class name the folder's `config.json` is known
+    elsewhere, and what its weight file is called.
+    """
+
+    CONFIG: type[Config]
+    CLASS_NAME: dict[str, str | list[str]]
+    WEIGHTS: str
+
+    def __init__(self, **config):
+        super().__init__()
+        self.config = self.CONFIG.from_dict(config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, dtype: torch.dtype | None = None,
+                        device: str | torch.device | None = None, variant: str | None = None) -> Self:
+        """Open a folder with `config.json` and safetensors weights (one file, or shards and their index).
+
+        Args:
+            dtype: convert the weights to it; None keeps the file's.
+            variant: "fp16" opens `….fp16.safetensors`.
+
+        Raises:
+            FileNotFoundError: no config or no weights in the folder.
+            ValueError: a config of another network, a damaged file, or weights that do not fit the config.
+        """
+        config = read_json(Path(folder) / "config.json")
+        return cls.from_state_dict(config, load_weights(folder, cls.WEIGHTS, variant), dtype, device, source=str(folder))
+
+    @classmethod
+    def from_state_dict(cls, config: dict, weights: dict[str, Tensor], dtype: torch.dtype | None = None,
+                        device: str | torch.device | None = None, source: str = "the state dict") -> Self:
+        """Build the network around tensors that exist already, so that nothing is held in memory twice."""
+        for key, theirs in config.items():
+            if key in ("_class_name", "model_type") and cls.CLASS_NAME.get(key, theirs) != theirs:
+                raise ValueError(f"{source}: config.json is that of a {theirs}, not of a {cls.__name__}")
+        with torch.device("meta"):  # shapes only: no memory is taken, no random numbers are drawn
+            network = cls(**config)
+        weights = cls.published_names(weights)
+        check_fit(network.state_dict(), weights, source)
+        weights = {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}
+        network.load_state_dict(weights, strict=True, assign=True)
+        return network.requires_grad_(False).eval()
+
+    @staticmethod
+    def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename parameters that older or newer files spell differently; here: none."""
+        return weights
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None, variant: str | None = None) -> None:
+        """Write `config.json` and the weights; diffusers and transformers open the folder.
+
+        Whatever goes wrong (a full disk, Ctrl-C), `folder` is left as it was.
+        """
+        with atomic_folder(folder) as new:
+            config = json.dumps(self.CLASS_NAME | self.config.to_dict(), indent=2)
+            (new / "config.json").write_text(config + "\n")
+            save_weights(new, self.WEIGHTS, self.state_dict(), dtype, variant)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:
+    """Compare names and shapes; the error names what is missing, what is left over and what has the wrong shape."""
+    def listed(names) -> str:
+        names = sorted(names)
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+    problems = []
+    if missing := wanted.keys() - given.keys():
+        problems.append(f"missing: {listed(missing)}")
+    if extra := given.keys() - wanted.keys():
+        problems.append(f"not part of this network: {listed(extra)}")
+    shapes = [f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+              for name in wanted.keys() & given.keys() if given[name].shape != wanted[name].shape]
+    if shapes:
+        problems.append(f"wrong shape: {listed(shapes)}")
+    if problems:
+        raise ValueError(f"{source}: the weights do not fit the config; " + "; ".join(problems))

@@ -1,0 +1,27 @@
+"""Random numbers that do not depend on the batch: one generator for all images, or one for each."""
+
+import torch
+from torch import Tensor
+
+Generator = torch.Generator | list[torch.Generator] | None
+
+
+def randn(shape: tuple[int, ...], generator: Generator = None, device: torch.device | str | None = None,
+          dtype: torch.dtype | None = None) -> Tensor:
+    """Standard normal numbers of the given shape.
+
+    Args:
+        generator: one for the whole tensor, or a list with one for each item of the first axis: then item k
+            is the same in a batch as alone. Numbers are drawn on the generator's own device (a CPU generator
+            gives the same picture on every device) and moved to `device`.
+
+    Raises:
+        ValueError: the list's length is not shape[0].
+    """
+    if isinstance(generator, list):
+        if len(generator) != shape[0]:
+            raise ValueError(f"generator: a list of {len(generator)} for a batch of {shape[0]}; "
+                             "give one generator, or one for each image")
+        return torch.cat([randn((1, *shape[1:]), g, device, dtype) for g in generator])
+    source = generator.device if generator is not None else device
+    return torch.randn(shape, generator=generator, device=source, dtype=dtype).to(device)
