@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from minisd.checkpoint import atomic_folder, load_weights, read_json, save_weights
+from minisd.weights import atomic_folder, load_weights, read_json, save_weights
 
 # Fields of published config files which say who wrote the file and not what the network is.
 METADATA = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}

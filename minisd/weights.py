@@ -1,8 +1,4 @@
-"""Weights in and out: folders of the published layout, and single files of the original one.
-
-Only safetensors files are trusted. A pickle (`.ckpt`, `.bin`) can hold code that runs when it is opened, so
-`.ckpt` files are read with `torch.load(weights_only=True)`, which refuses everything but tensors.
-"""
+"""Weight files: safetensors in folders, and folders that are written whole or not at all."""
 
 import json
 import os

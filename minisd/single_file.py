@@ -1,0 +1,182 @@
+"""One file in the original CompVis or Stability layout, taken apart into U-Net, VAE and text encoder.
+
+Those repositories number the U-Net's blocks in a row (`input_blocks.4.1`), count the decoder's levels from
+the bottom, and SD 2 fuses the text encoder's query, key and value. The tables below are the whole difference:
+each line is a pattern in the old name and what stands in its place in the new one.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from minisd.weights import read_safetensors
+
+UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
+TEXT_PREFIX_V1, TEXT_PREFIX_V2 = "cond_stage_model.transformer.", "cond_stage_model.model."
+
+RESIDUAL_BLOCK = [
+    (r"\.in_layers\.0\.", ".norm1."), (r"\.in_layers\.2\.", ".conv1."), (r"\.emb_layers\.1\.", ".time_emb_proj."),
+    (r"\.out_layers\.0\.", ".norm2."), (r"\.out_layers\.3\.", ".conv2."), (r"\.skip_connection\.", ".conv_shortcut."),
+]
+UNET = [
+    (r"^time_embed\.0\.", "time_embedding.linear_1."), (r"^time_embed\.2\.", "time_embedding.linear_2."),
+    (r"^input_blocks\.0\.0\.", "conv_in."), (r"^out\.0\.", "conv_norm_out."), (r"^out\.2\.", "conv_out."),
+    (r"^middle_block\.0\.", "mid_block.resnets.0."), (r"^middle_block\.1\.", "mid_block.attentions.0."),
+    (r"^middle_block\.2\.", "mid_block.resnets.1."), *RESIDUAL_BLOCK,
+]
+VAE = [
+    (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
+    (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
+    (r"\.up\.(\d+)\.block\.", r".up_blocks.\1.resnets."),
+    (r"\.up\.(\d+)\.upsample\.", r".up_blocks.\1.upsamplers.0."),
+    (r"\.mid\.block_1\.", ".mid_block.resnets.0."), (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+    (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
+    (r"\.mid\.attn_1\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+    (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
+    (r"\.norm_out\.", ".conv_norm_out."), (r"\.nin_shortcut\.", ".conv_shortcut."),
+]
+TEXT_V2 = [
+    (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
+    (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^ln_final\.", "text_model.final_layer_norm."),
+    (r"^transformer\.resblocks\.", "text_model.encoder.layers."),
+    (r"\.ln_1\.", ".layer_norm1."), (r"\.ln_2\.", ".layer_norm2."), (r"\.attn\.", ".self_attn."),
+    (r"\.c_fc\.", ".fc1."), (r"\.c_proj\.", ".fc2."),
+]
+
+
+def read_single_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors or .ckpt file, memory-mapped.
+
+    Raises:
+        ValueError: a damaged file, or a pickle that holds anything but tensors: such a file can run code, and is
+            not opened.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises half a dozen types here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} was not opened: it is damaged, or a pickle that holds more than tensors, which could "
+                         f"run code on this computer ({reason}). Use the .safetensors file of the same model") from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors under 'state_dict' or at its top")
+    return tensors
+
+
+def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict[str, Tensor]]]:
+    """{"unet", "vae", "text_encoder"}: (config, weights under the published diffusers names).
+
+    Sizes are read off the shapes. If the file holds averaged (EMA) weights of the U-Net, these are taken: they
+    are what the folder layout publishes.
+
+    Raises:
+        ValueError: not a whole Stable Diffusion 1 or 2 checkpoint.
+    """
+    for prefix, part in ((UNET_PREFIX, "U-Net"), (VAE_PREFIX, "VAE"), ("cond_stage_model.", "text encoder")):
+        if not any(name.startswith(prefix) for name in weights):
+            raise ValueError(f"{source} holds no {part} (no tensor is called {prefix}…); "
+                             "it is not a whole Stable Diffusion 1.x or 2.x checkpoint")
+    return {"unet": convert_unet(weights), "vae": convert_vae(weights), "text_encoder": convert_text(weights)}
+
+
+def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+
+
+def rename(name: str, table: list[tuple[str, str]]) -> str:
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def count(names, pattern: str) -> int:
+    """One more than the largest number that `pattern` finds in any name."""
+    return 1 + max((int(match[1]) for name in names if (match := re.search(pattern, name))), default=-1)
+
+
+def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    old = without_prefix(weights, UNET_PREFIX)
+    ema = {name: weights.get("model_ema.diffusion_model" + name.replace(".", "")) for name in old}
+    old = {name: tensor if ema[name] is None else ema[name] for name, tensor in old.items()}
+
+    # A level of the way down is `layers` blocks and a down-sampling; the last level has none.
+    downs = sorted(int(re.search(r"\d+", name)[0]) for name in old if name.endswith(".op.weight"))
+    layers, levels = downs[0] - 1, len(downs) + 1
+    new = {}
+    for name, tensor in old.items():
+        if match := re.match(r"input_blocks\.(\d+)\.(\d+)\.(op\.)?", name):
+            level, i = divmod(int(match[1]) - 1, layers + 1)
+            place = ("downsamplers.0.conv." if match[3] else
+                     f"resnets.{i}." if match[2] == "0" else f"attentions.{i}.")
+            if match[1] != "0":
+                name = f"down_blocks.{level}.{place}{name[match.end():]}"
+        elif match := re.match(r"output_blocks\.(\d+)\.(\d+)\.", name):
+            level, i = divmod(int(match[1]), layers + 1)
+            rest = name[match.end():]
+            place = "resnets." if match[2] == "0" else "upsamplers." if rest.startswith("conv.") else "attentions."
+            name = f"up_blocks.{level}.{place}{0 if place == 'upsamplers.' else i}.{rest}"
+        new[rename(name, UNET)] = tensor
+
+    widths = [new[f"down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)]
+    attends = [f"down_blocks.{level}.attentions.0.proj_in.weight" in new for level in range(levels)]
+    first = attends.index(True)
+    linear = new[f"down_blocks.{first}.attentions.0.proj_in.weight"].ndim == 2  # SD 2
+    return {
+        "in_channels": new["conv_in.weight"].shape[1], "out_channels": new["conv_out.weight"].shape[0],
+        "block_out_channels": widths, "layers_per_block": layers, "use_linear_projection": linear,
+        "cross_attention_dim": new[f"down_blocks.{first}.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        "attention_head_dim": [width // 64 for width in widths] if linear else 8,  # heads, in spite of the name
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
+    }, new
+
+
+def convert_vae(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    old = without_prefix(weights, VAE_PREFIX)
+    old = {name: tensor for name, tensor in old.items() if not name.startswith(("loss.", "model_ema."))}
+    levels = count(old, r"^encoder\.down\.(\d+)\.")
+    new = {}
+    for name, tensor in old.items():
+        name = re.sub(r"(?<=decoder\.up\.)\d+", lambda match: str(levels - 1 - int(match[0])), name)
+        name = rename(name, VAE)
+        # the old attention was written with 1×1 convolutions, which are linear layers
+        new[name] = tensor[:, :, 0, 0] if ".attentions." in name and tensor.ndim == 4 else tensor
+    return {
+        "in_channels": new["encoder.conv_in.weight"].shape[1], "out_channels": new["decoder.conv_out.weight"].shape[0],
+        "latent_channels": new["post_quant_conv.weight"].shape[0],
+        "block_out_channels": [new[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)],
+        "layers_per_block": count(new, r"^encoder\.down_blocks\.0\.resnets\.(\d+)\."),
+    }, new
+
+
+def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
+    old = without_prefix(weights, TEXT_PREFIX_V2)
+    if not old:  # SD 1: transformers' own names
+        new = {name: tensor for name, tensor in without_prefix(weights, TEXT_PREFIX_V1).items()
+               if not name.endswith("position_ids")}
+        activation, layers, head_width = "quick_gelu", count(new, r"layers\.(\d+)\."), 64
+    else:  # SD 2: OpenCLIP's, of which the last layer is not used
+        activation, layers, head_width = "gelu", count(old, r"resblocks\.(\d+)\.") - 1, 64
+        new = {}
+        for name, tensor in old.items():
+            if name in ("text_projection", "logit_scale") or f"resblocks.{layers}." in name:
+                continue
+            name = rename(name, TEXT_V2)
+            if match := re.search(r"in_proj_(weight|bias)$", name):
+                for letter, part in zip("qkv", tensor.chunk(3)):
+                    new[f"{name[:match.start()]}{letter}_proj.{match[1]}"] = part
+            else:
+                new[name] = tensor
+    vocab_size, width = new["text_model.embeddings.token_embedding.weight"].shape
+    return {
+        "vocab_size": vocab_size, "hidden_size": width, "num_hidden_layers": layers, "hidden_act": activation,
+        "intermediate_size": new["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_attention_heads": width // head_width,
+        "max_position_embeddings": new["text_model.embeddings.position_embedding.weight"].shape[0],
+    }, new
