@@ -90,3 +90,9 @@ def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: tor
     weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in weights.items()}
     save_file(weights, folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors"),
               metadata={"format": "pt"})
+
+
+def assets_folder() -> Path:
+    """Where the weights and data that come with minisd lie: inside an installed wheel, else in the checkout."""
+    inside = Path(__file__).parent / "assets"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "assets"

@@ -1,0 +1,129 @@
+"""Published weights in, minisd weights out: bundled models, folders, single files, and the Hub."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from minisd import schedulers, single_file
+from minisd.text_encoder import TextEncoder
+from minisd.tokenizer import Tokenizer
+from minisd.unet import UNet
+from minisd.vae import VAE
+from minisd.weights import assets_folder, atomic_folder, read_json
+
+BUNDLED = ("mini", "mini-inpaint")
+NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
+             "StableDiffusionInpaintPipelineLegacy")
+SHORT_NAMES = {
+    "ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "lms": "LMSDiscreteScheduler",
+    "euler": "EulerDiscreteScheduler", "euler-ancestral": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler", "dpm++": "DPMSolverMultistepScheduler",
+}
+# What every Stable Diffusion was trained with. Single files do not say.
+SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
+               "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+
+
+def load(source: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
+         variant: str | None = None) -> dict:
+    """The five parts of a pipeline, by name, from wherever `source` points.
+
+    Raises:
+        FileNotFoundError: nothing there, or a download that failed; the message says what to do instead.
+        ValueError: a checkpoint of another kind, a damaged one, or half precision on a CPU.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    if device.type == "cpu" and dtype == torch.float16:
+        raise ValueError("dtype=torch.float16 is about 100 times slower than float32 on a CPU; "
+                         "use torch.float32 (an fp16 file is converted) or torch.bfloat16")
+    path = locate(source, variant)
+    return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
+
+
+def locate(source: str | Path, variant: str | None = None) -> Path:
+    """The folder or file that `source` means; a Hub id is downloaded, or found in the local cache."""
+    if source in BUNDLED:
+        return assets_folder() / source
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if path.suffix in (".safetensors", ".ckpt") or str(source).count("/") != 1 or path.is_absolute():
+        raise FileNotFoundError(f"{source} is neither a file nor a folder, nor one of {', '.join(BUNDLED)}, "
+                                "nor a Hub id such as org/name")
+    return download(str(source), variant)
+
+
+def download(repository: str, variant: str | None) -> Path:
+    """Fetch from the Hub what the five parts need, and nothing else; the local cache serves offline."""
+    from huggingface_hub import snapshot_download
+
+    weights = f"*.{variant}.safetensors*" if variant else "*.safetensors*"
+    wanted = ["model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/config.json" for part in NETWORKS),
+              *(f"{part}/{weights}" for part in NETWORKS)]
+    unwanted = ["*non_ema*"] if variant else ["*non_ema*", "*.fp16.*"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=unwanted))
+    except Exception as error:  # the Hub's client and its transport raise a dozen types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"could not fetch {repository} from the Hub ({reason}). On a computer with network, run "
+            f"`hf download {repository} --local-dir {repository.split('/')[-1]}`, and pass that folder "
+            "instead of the name; `hf auth login` first if the repository asks for it") from None
+
+
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
+    """The diffusers layout: `model_index.json` and one folder a part."""
+    kind = read_json(folder / "model_index.json").get("_class_name")
+    if kind not in PIPELINES:
+        raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
+    networks = {part: network.from_pretrained(folder / part, dtype, device, variant)
+                for part, network in NETWORKS.items()}
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = scheduler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
+    return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler, **networks}
+
+
+def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
+    """The original layout. It holds no tokenizer: CLIP's, which comes with minisd, is used."""
+    if variant is not None:
+        raise ValueError(f"variant={variant!r} chooses among the files of a folder; {path} is a single file")
+    weights = single_file.read_single_file(path)
+    networks = {}
+    for part, (config, tensors) in single_file.split(weights, str(path)).items():
+        networks[part] = NETWORKS[part].from_state_dict(config, tensors, dtype, device, source=f"{path} ({part})")
+    tokenizer = Tokenizer.from_pretrained(assets_folder() / "clip-tokenizer")
+    schedule = SD_SCHEDULE
+    if networks["text_encoder"].config.hidden_act == "gelu":  # SD 2 pads with id 0, and its 768-pixel models predict v
+        tokenizer.pad_id = 0
+        schedule = SD_SCHEDULE | {"prediction_type": "v_prediction"}
+    return {"tokenizer": tokenizer, "scheduler": schedulers.DDIMScheduler(**schedule), **networks}
+
+
+def scheduler_class(name: str) -> type:
+    """A scheduler class by its name, or by a short one ("euler")."""
+    full = SHORT_NAMES.get(name, name)
+    if full not in SHORT_NAMES.values():
+        raise ValueError(f"scheduler {name!r} is not known; minisd has "
+                         + ", ".join(f"{short} ({long})" for short, long in SHORT_NAMES.items()))
+    return getattr(schedulers, full)
+
+
+def save(sd, folder: str | Path, dtype: torch.dtype | None = None, variant: str | None = None) -> None:
+    """Write a pipeline as a folder that diffusers, too, opens."""
+    inpaints = sd.unet.config.in_channels == 9
+    index = {
+        "_class_name": "StableDiffusionInpaintPipeline" if inpaints else "StableDiffusionPipeline",
+        "feature_extractor": [None, None], "safety_checker": [None, None], "requires_safety_checker": False,
+        "scheduler": ["diffusers", type(sd.scheduler).__name__],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    }
+    with atomic_folder(folder) as new:
+        (new / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+        for part in NETWORKS:
+            getattr(sd, part).save_pretrained(new / part, dtype, variant)
+        sd.tokenizer.save_pretrained(new / "tokenizer")
+        sd.scheduler.save_pretrained(new / "scheduler")

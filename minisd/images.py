@@ -1,0 +1,69 @@
+"""Pictures in and out: Pillow images on one side, tensors on the other, checked on the way."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8, name: str = "image") -> Tensor:
+    """RGB images of one size, or a tensor (B, 3, H, W) in [-1, 1] → tensor (B, 3, H, W) in [-1, 1].
+
+    Raises:
+        TypeError: neither Pillow images nor a tensor.
+        ValueError: another mode than RGB, different sizes, a side not divisible by `multiple`, or values outside
+            [-1, 1].
+    """
+    if not isinstance(image, Tensor):
+        images = image if isinstance(image, list) else [image]
+        for one in images:
+            if not isinstance(one, Image.Image):
+                raise TypeError(f"{name} must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
+            if one.mode != "RGB":
+                raise ValueError(f"{name} has mode {one.mode}; convert it first: {name}.convert('RGB')")
+            if one.size != images[0].size:
+                raise ValueError(f"{name}: the images have different sizes, {images[0].size} and {one.size}")
+        pixels = torch.from_numpy(np.stack([np.asarray(one) for one in images]))  # (B, H, W, 3), 0 to 255
+        image = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"{name} has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
+    if image.min() < -1.01 or image.max() > 1.01:
+        raise ValueError(f"{name} has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
+    check_size(image.shape[-2], image.shape[-1], multiple, name)
+    return image
+
+
+def mask_to_tensor(mask: Image.Image | Tensor, size: tuple[int, int]) -> Tensor:
+    """A grey mask → tensor (1 or B, 1, H, W) of zeros (keep) and ones (paint anew, from 50 % grey up).
+
+    Raises:
+        TypeError, ValueError: not a grey picture, or not of the image's `size` (H, W).
+    """
+    if isinstance(mask, Image.Image):
+        if mask.mode not in ("L", "1"):
+            raise ValueError(f"mask has mode {mask.mode}; it must be grey, white where to paint: mask.convert('L')")
+        mask = torch.from_numpy(np.asarray(mask.convert("L")).copy())[None, None].float() / 255
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a Pillow image or a tensor, not {type(mask).__name__}")
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; a tensor must be (B, 1, H, W)")
+    if tuple(mask.shape[-2:]) != tuple(size):
+        raise ValueError(f"mask is {mask.shape[-1]}×{mask.shape[-2]} pixels, the image {size[1]}×{size[0]}; "
+                         "they must have the same size")
+    if mask.min() < 0 or mask.max() > 1:
+        raise ValueError(f"mask has values from {mask.min():.2f} to {mask.max():.2f}; a tensor must be in [0, 1]")
+    return (mask >= 0.5).float()
+
+
+def tensor_to_images(pixels: Tensor) -> list[Image.Image]:
+    """Pixels (B, 3, H, W) in [0, 1] → B Pillow images."""
+    array = (pixels.float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(one) for one in array]
+
+
+def check_size(height: int, width: int, multiple: int, name: str) -> None:
+    """Raise a ValueError that names the nearest size which the networks can take."""
+    for side, what in ((height, "height"), (width, "width")):
+        if side < multiple or side % multiple:
+            nearest = max(multiple, round(side / multiple) * multiple)
+            raise ValueError(f"{name}: {what} is {side} pixels; it must be divisible by {multiple}, for example {nearest}")

@@ -1,0 +1,304 @@
+"""Stable Diffusion: the one file that knows the whole way of the data.
+
+    prompt → tokenizer → text encoder ─┐
+    noise → (U-Net ⇄ scheduler) × steps → VAE decoder → picture
+
+Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"; guidance from Ho &
+Salimans 2022, "Classifier-Free Diffusion Guidance".
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from minisd import checkpoint
+from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
+from minisd.randomness import Generator, randn
+from minisd.text_encoder import TextEncoder
+from minisd.tokenizer import Tokenizer
+from minisd.unet import UNet
+from minisd.vae import VAE
+
+Images = list[Image.Image] | Tensor
+
+
+class StableDiffusion:
+    """The five parts and the three jobs: text to image, image to image, inpainting.
+
+    Arguments that all three jobs share:
+        prompt: a string, or a list of them for a batch.
+        negative_prompt: what to steer away from; one for all, or a list as long as `prompt`.
+        num_inference_steps: denoising steps, 1 to 1000; 20 to 50 are usual.
+        guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). 1 is
+            none, and halves the work; 7.5 is usual. It is ω of Ho & Salimans plus one.
+        num_images: pictures for each prompt.
+        seed: picture k of the batch is drawn from seed + k, and is the picture that this seed gives alone.
+        generator: instead of a seed, a torch.Generator, or a list with one for each picture.
+        latents: instead of random ones, the noise to begin with, (B, 4, h, w), standard normal.
+        callback: called as callback(step, t, latents, x0_prediction) after every step.
+        output: "pil" (list of Pillow images), "pt" (tensor (B, 3, H, W) in [0, 1]) or "latent" (scaled latents).
+        progress: whether to show a progress bar.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE, scheduler):
+        if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
+            raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, the text encoder's "
+                             f"is {text_encoder.config.hidden_size}: they belong to different models")
+        self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
+        self.scheduler = scheduler
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str | torch.device | None = None,
+                        dtype: torch.dtype | None = None, scheduler=None, variant: str | None = None) -> Self:
+        """Load "mini", "mini-inpaint", a folder, a single .safetensors or .ckpt file, or a Hub id "org/name".
+
+        Args:
+            device: None takes a GPU if there is one.
+            dtype: None takes float32 on a CPU and bfloat16 on a GPU.
+            scheduler: a name ("euler", "EulerDiscreteScheduler", …) or an instance; None takes the checkpoint's.
+            variant: "fp16" loads the half-precision files of a folder or a Hub repository.
+        """
+        sd = cls(**checkpoint.load(source, device, dtype, variant))
+        if scheduler is not None:
+            sd.set_scheduler(scheduler)
+        return sd
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None, variant: str | None = None) -> None:
+        """Write all parts in the diffusers layout; a failed save leaves `folder` as it was."""
+        checkpoint.save(self, folder, dtype, variant)
+
+    def set_scheduler(self, scheduler) -> None:
+        """Swap the sampler and keep the noise schedule: a name such as "euler", or an instance."""
+        if isinstance(scheduler, str):
+            scheduler = checkpoint.scheduler_class(scheduler).from_config(self.scheduler.config)
+        self.scheduler = scheduler
+
+    # --- the three translations -------------------------------------------------------------------------------
+
+    def encode_prompt(self, prompts: str | list[str]) -> Tensor:
+        """Prompts → (B, 77, width), what the U-Net attends to."""
+        return self.text_encoder(self.tokenizer(prompts).to(self.device))
+
+    @torch.no_grad()
+    def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generator = None) -> Tensor:
+        """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
+        pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.dtype)
+        return self.vae.encode(pixels).sample(generator) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
+        pixels = self.vae.decode(latents.to(self.dtype) / self.vae.config.scaling_factor)
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    # --- the three jobs ---------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def text_to_image(self, prompt: str | list[str], negative_prompt: str | list[str] = "", num_inference_steps: int = 20,
+                      guidance_scale: float = 7.5, height: int | None = None, width: int | None = None,
+                      num_images: int = 1, seed: int | None = None, generator: Generator = None,
+                      latents: Tensor | None = None, callback: Callable | None = None, output: str = "pil",
+                      progress: bool = True) -> Images:
+        """Draw pictures from words, beginning with pure noise.
+
+        Args:
+            height, width: in pixels, divisible by 8; None takes what the model was trained on.
+        """
+        context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
+        generator = make_generators(seed, generator, batch)
+        check_output(output)
+        height, width = self._size(height, width)
+        timesteps = self._timesteps(num_inference_steps)
+        latents = self._noise((batch, height, width), generator, latents) * self.scheduler.init_noise_sigma
+        latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress)
+        return self._output(latents, output)
+
+    @torch.no_grad()
+    def image_to_image(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
+                       strength: float = 0.8, negative_prompt: str | list[str] = "", num_inference_steps: int = 20,
+                       guidance_scale: float = 7.5, num_images: int = 1, seed: int | None = None,
+                       generator: Generator = None, latents: Tensor | None = None, callback: Callable | None = None,
+                       output: str = "pil", progress: bool = True) -> Images:
+        """Redraw an image: add noise part of the way, then denoise with the prompt (Meng et al. 2021, SDEdit).
+
+        Args:
+            image: RGB, both sides divisible by 8; the result has its size.
+            strength: how far towards noise, above 0 up to 1: that part of the steps is run.
+        """
+        context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
+        generator = make_generators(seed, generator, batch)
+        check_output(output)
+        timesteps = self._timesteps(num_inference_steps, strength)
+        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, "image")
+        clean = self.encode_image(pixels, generator)
+        noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
+        latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
+        latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress)
+        return self._output(latents, output)
+
+    @torch.no_grad()
+    def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
+                mask: Image.Image | Tensor, strength: float = 1.0, negative_prompt: str | list[str] = "",
+                num_inference_steps: int = 20, guidance_scale: float = 7.5, num_images: int = 1, seed: int | None = None,
+                generator: Generator = None, latents: Tensor | None = None, callback: Callable | None = None,
+                output: str = "pil", progress: bool = True) -> Images:
+        """Paint the white part of the mask anew, as the prompt says.
+
+        A 9-channel U-Net is shown the mask and the masked image beside the latents. With a 4-channel one, the known
+        part is put back after every step, with as much noise as the latents hold by then (Lugmayr et al. 2022,
+        RePaint, equation 8, without its resampling).
+
+        Args:
+            image: RGB, both sides divisible by 8; the result has its size.
+            mask: grey, of the image's size; white is painted anew, black is kept.
+            strength: 1 forgets what was under the mask; below 1 begins from it, as image_to_image does.
+        """
+        context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
+        generator = make_generators(seed, generator, batch)
+        check_output(output)
+        timesteps = self._timesteps(num_inference_steps, strength)
+        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, "image").to(self.device, self.dtype)
+        mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, "mask").to(self.device, self.dtype)
+        nine_channels = self.unet.config.in_channels == 9
+
+        clean = self.encode_image(pixels, generator) if strength < 1 or not nine_channels else None
+        noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
+        if strength < 1:
+            latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
+        else:
+            latents = noise * self.scheduler.init_noise_sigma
+        small_mask = F.interpolate(mask, size=noise.shape[-2:])  # (B, 1, h, w)
+
+        if nine_channels:
+            masked = self.encode_image(pixels * (1 - mask), generator)
+            latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress,
+                                    shown=torch.cat([small_mask, masked], dim=1))
+        else:
+            latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress,
+                                    keep=(clean, noise, small_mask))
+        return self._output(latents, output)
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    def _denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float, generator: Generator,
+                 callback: Callable | None, progress: bool, shown: Tensor | None = None,
+                 keep: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
+        """From noise to latents of a picture, one U-Net call and one scheduler step at a time.
+
+        Args:
+            context: (2B, 77, width), negative prompts first; (B, 77, width) when guidance_scale is 1.
+            shown: (B, 5, h, w), mask and masked image, for a 9-channel U-Net.
+            keep: (clean latents, noise, mask): put the clean latents back, noisy, where the mask is 0.
+        """
+        guided = guidance_scale != 1
+        draws = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
+        for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
+            inputs = self.scheduler.scale_model_input(latents, t)
+            inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
+            noise_pred = self.unet(torch.cat([inputs] * 2) if guided else inputs, t, context)
+            if guided:
+                negative, positive = noise_pred.chunk(2)
+                noise_pred = negative + guidance_scale * (positive - negative)
+            step = self.scheduler.step(noise_pred, t, latents, **draws)
+            latents = step.prev_sample
+            if keep is not None:
+                clean, noise, mask = keep
+                if i + 1 < len(timesteps):
+                    clean = self.scheduler.add_noise(clean, noise, timesteps[i + 1: i + 2].repeat(len(clean)))
+                latents = (1 - mask) * clean + mask * latents
+            if callback is not None:
+                callback(i, t, latents, step.pred_original_sample)
+        return latents
+
+    # --- arguments checked and prepared -----------------------------------------------------------------------
+
+    def _context(self, prompt, negative_prompt, guidance_scale: float, num_images: int) -> tuple[Tensor, int]:
+        """(2B, 77, width), negative before positive, or (B, 77, width) without guidance; and B."""
+        if not isinstance(num_images, int) or num_images < 1:
+            raise ValueError(f"num_images={num_images!r}; it must be a whole number from 1")
+        if not 0 <= guidance_scale < float("inf"):
+            raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 (1 is no guidance, 7.5 usual)")
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        if not prompts:
+            raise ValueError("prompt is an empty list; give at least one")
+        if len(negatives) != len(prompts):
+            raise ValueError(f"negative_prompt: {len(negatives)} for {len(prompts)} prompts; give one, or one for each")
+        positive = self.encode_prompt(prompts).repeat_interleave(num_images, dim=0)
+        if guidance_scale == 1:
+            return positive, len(positive)
+        negative = self.encode_prompt(negatives).repeat_interleave(num_images, dim=0)
+        return torch.cat([negative, positive]), len(positive)
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        native = self.unet.config.sample_size * self.vae.downscale
+        height, width = height or native, width or native
+        check_size(height, width, self.vae.downscale, "text_to_image")
+        return height, width
+
+    def _timesteps(self, num_inference_steps: int, strength: float = 1.0) -> Tensor:
+        """The scheduler's timesteps, or their last part when strength is below 1."""
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength={strength!r}; it must be above 0 and at most 1")
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        run = min(int(num_inference_steps * strength), num_inference_steps)
+        if run == 0:
+            raise ValueError(f"strength={strength} of {num_inference_steps} steps leaves none to run; "
+                             f"it must be at least {1 / num_inference_steps:.3g}")
+        start = (num_inference_steps - run) * self.scheduler.order  # Heun calls the U-Net twice a step
+        if start:
+            self.scheduler.set_begin_index(start)
+        return self.scheduler.timesteps[start:]
+
+    def _noise(self, shape: tuple[int, int, int], generator: Generator, latents: Tensor | None) -> Tensor:
+        batch, height, width = shape
+        shape = (batch, self.vae.config.latent_channels, height // self.vae.downscale, width // self.vae.downscale)
+        if latents is None:
+            return randn(shape, generator, self.device, self.dtype)
+        if tuple(latents.shape) != shape:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; for this call it must be {shape}")
+        return latents.to(self.device, self.dtype)
+
+    def _output(self, latents: Tensor, output: str) -> Images:
+        if output == "latent":
+            return latents
+        pixels = self.decode_latents(latents)
+        return tensor_to_images(pixels) if output == "pil" else pixels
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+
+def make_generators(seed: int | None, generator: Generator, batch: int) -> Generator:
+    """From a seed one generator for each picture, so that it does not depend on how many are drawn together."""
+    if seed is not None and generator is not None:
+        raise ValueError("seed and generator were both given; give one of them")
+    if seed is None:
+        return generator
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed!r}; it must be a whole number from 0 to 2**63 - 1")
+    return [torch.Generator().manual_seed(seed + k) for k in range(batch)]
+
+
+def repeat(tensor: Tensor, batch: int, name: str) -> Tensor:
+    """Bring a batch of n, which must divide `batch`, to the full number: each item as often as it takes."""
+    if batch % len(tensor):
+        raise ValueError(f"{name}: {len(tensor)} for a batch of {batch}; give one, or one for each prompt")
+    return tensor.repeat_interleave(batch // len(tensor), dim=0)
+
+
+def check_output(output: str) -> None:
+    if output not in ("pil", "pt", "latent"):
+        raise ValueError(f"output={output!r}; it must be 'pil', 'pt' or 'latent'")

@@ -1,0 +1,257 @@
+"""The one training loop that all four models share.
+
+A *task* (one a file beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It says
+what to draw as a progress picture and how to export what was learned; the loop does all the rest.
+
+Every random number of step n is a function of (seed, n) alone, and each process takes its part of the batch. So a
+run that was stopped and resumed ends with the same weights as one that was not, and two processes under torchrun
+take the same steps as one with the double batch.
+"""
+
+import contextlib
+import copy
+import csv
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. A run ends after `steps`, or after `minutes` if that is given."""
+
+    batch_size: int = 64  # over all processes together
+    learning_rate: float = 1e-3
+    warmup: int = 100  # steps in which the learning rate grows to its full size; afterwards it falls as a cosine
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # of the weights: each step keeps this part of the average
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    bf16: bool | None = None  # None: where the processor has it
+    device: str = "cpu"
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give either steps or minutes: how long to train")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on: the numbers of its samples, and a source of random numbers for it."""
+
+    indices: list[int]  # of this process's samples
+    total: int  # samples in the whole batch, over all processes
+    part: slice  # this process's place in it
+    generator: torch.Generator
+
+    def draw(self, random: Callable[..., Tensor], *shape: int) -> Tensor:
+        """`random((n, *shape))` for this process's n samples, the same whatever the number of processes."""
+        return random((self.total, *shape), generator=self.generator)[self.part]
+
+
+def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> Batch:
+    each = settings.batch_size // world
+    first = step * settings.batch_size + rank * each
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+    return Batch(list(range(first, first + each)), settings.batch_size, slice(rank * each, (rank + 1) * each), generator)
+
+
+def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = False, save_every: float = 120,
+          picture_every: float = 300, quiet: bool = False) -> None:
+    """Train a task; leaves state.pt, log.csv, picture-*.png and the exported weights in the folder `out`.
+
+    Args:
+        resume: go on from out/state.pt.
+        save_every, picture_every: seconds between checkpoints, and between progress pictures.
+
+    Raises:
+        FileExistsError: there is a run in `out` and resume is False.
+        FileNotFoundError, ValueError: nothing to resume, or a checkpoint of another config or other settings.
+        FloatingPointError: the loss is not finite; the last good checkpoint is kept.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    state_file, log_file = out / "state.pt", out / "log.csv"
+    if not resume and state_file.exists():
+        raise FileExistsError(f"{state_file} exists: go on with --resume, or choose another folder")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if settings.batch_size % world:
+        raise ValueError(f"batch_size={settings.batch_size} cannot be divided among {world} processes")
+
+    device = torch.device(settings.device)
+    task.to(device)
+    average = copy.deepcopy(task).requires_grad_(False)  # the EMA
+    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=settings.learning_rate,
+                                  betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
+    step, seconds = load_state(state_file, task, average, optimizer, settings) if resume else (0, 0.0)
+    model = DistributedDataParallel(task) if world > 1 else task
+    bf16 = has_bf16(device) if settings.bf16 is None else settings.bf16
+    log = Log(log_file, after=step) if rank == 0 else None
+
+    start = saved = pictured = time.monotonic() - seconds
+    total = settings.steps or math.inf
+    bar = tqdm(total=settings.steps, initial=step, disable=quiet or rank > 0, mininterval=2, smoothing=0.05)
+    with stop_signal() as stopped:
+        while step < total and not finished(settings, seconds, device) and not stopped():
+            progress = step / settings.steps if settings.steps else seconds / (60 * settings.minutes)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step, progress)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = model(make_batch(settings, step, rank, world))
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(task.parameters(), settings.clip)
+            if not math.isfinite(value := mean_over_processes(loss)) or not math.isfinite(norm):
+                raise FloatingPointError(f"the loss is {value} and the gradient's norm {norm} in step {step}; the last "
+                                         f"good state is {state_file if state_file.exists() else 'the beginning'}. "
+                                         "A lower learning rate may help")
+            optimizer.step()
+            update_average(average, task, min(settings.ema, (1 + step) / (10 + step)))
+            step += 1
+
+            seconds = time.monotonic() - start
+            rate = settings.batch_size / (seconds - log.seconds) if log else 0
+            bar.update()
+            bar.set_postfix_str(f"loss {value:.4f}, {rate:.0f} images/s", refresh=False)
+            if log:
+                log.write(step, seconds, step * settings.batch_size, value, optimizer.param_groups[0]["lr"], float(norm))
+                if time.monotonic() - saved > save_every:
+                    save_state(state_file, task, average, optimizer, settings, step, seconds)
+                    saved = time.monotonic()
+                if time.monotonic() - pictured > picture_every:
+                    draw_picture(average, out / f"picture-{step:07d}.png")
+                    pictured = time.monotonic()
+    bar.close()
+    if rank == 0:
+        save_state(state_file, task, average, optimizer, settings, step, seconds)
+        draw_picture(average, out / f"picture-{step:07d}.png")
+        average.export(out)
+        log.close()
+        if stopped():
+            print(f"stopped after step {step}; {state_file} holds it: go on with --resume")
+
+
+def learning_rate(settings: Settings, step: int, progress: float) -> float:
+    """A linear warm-up, then half a cosine down to zero at progress 1."""
+    warmup = min(1.0, (step + 1) / settings.warmup)
+    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, task: nn.Module, decay: float) -> None:
+    """Exponential moving average of the weights, of which the last steps' noise is gone."""
+    torch._foreach_lerp_(list(average.parameters()), list(task.parameters()), 1 - decay)
+
+
+def mean_over_processes(loss: Tensor) -> float:
+    loss = loss.detach().clone()
+    if dist.is_initialized():
+        dist.all_reduce(loss)
+        loss /= dist.get_world_size()
+    return loss.item()
+
+
+def finished(settings: Settings, seconds: float, device: torch.device) -> bool:
+    """Whether the minutes are over, by the clock of the first process."""
+    over = torch.tensor(float(settings.minutes is not None and seconds >= 60 * settings.minutes), device=device)
+    if dist.is_initialized():
+        dist.broadcast(over, src=0)
+    return bool(over)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 here: on GPUs since 2020, and on CPUs with AVX512-BF16 or AMX."""
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def save_state(path: Path, task, average, optimizer, settings: Settings, step: int, seconds: float) -> None:
+    """Write everything that going on needs, to a new file that then takes the old one's place."""
+    state = {"task": task.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+             "config": task.config(), "settings": asdict(settings), "step": step, "seconds": seconds}
+    temporary = path.with_suffix(".tmp")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"could not save {path} ({error}); the last good state is kept") from None
+
+
+def load_state(path: Path, task, average, optimizer, settings: Settings) -> tuple[int, float]:
+    """Put the saved state in place; returns (step, seconds)."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: there is nothing to resume")
+    state = torch.load(path, map_location=settings.device, weights_only=True)
+    length = ("steps", "minutes", "device", "bf16")  # these may change between stretches of one run
+    for what, theirs, ours in (("config", state["config"], task.config()),
+                               ("setting", state["settings"], asdict(settings))):
+        for name in sorted(ours.keys() | theirs.keys() - set(length)):
+            if name not in length and theirs.get(name) != ours.get(name):
+                raise ValueError(f"{path} was trained with {what} {name}={theirs.get(name)!r}, "
+                                 f"this run has {name}={ours.get(name)!r}")
+    task.load_state_dict(state["task"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["seconds"]
+
+
+def draw_picture(task, path: Path) -> None:
+    """Save the task's progress picture. Training mode and random numbers are left as they were."""
+    task.eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        task.picture().save(path)
+    task.train()
+
+
+class Log:
+    """log.csv, one line a step; on resuming, lines of steps after the checkpoint are dropped."""
+
+    COLUMNS = ("step", "seconds", "samples", "loss", "learning_rate", "gradient_norm")
+
+    def __init__(self, path: Path, after: int):
+        rows = []
+        if after and path.exists():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if row and row[0] != "step" and int(row[0]) <= after]
+        self.seconds = float(rows[-1][1]) if rows else 0.0
+        self.file = path.open("w", newline="")
+        self.writer = csv.writer(self.file)
+        self.writer.writerows([self.COLUMNS, *rows])
+
+    def write(self, step: int, seconds: float, samples: int, loss: float, rate: float, norm: float) -> None:
+        self.writer.writerow([step, f"{seconds:.2f}", samples, f"{loss:.6g}", f"{rate:.4g}", f"{norm:.4g}"])
+        self.file.flush()
+        self.seconds = seconds
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C lets the running step end; the loop then saves and stops. A second Ctrl-C stops at once."""
+    asked = []
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
