@@ -12,7 +12,7 @@ from minisd.data import EmojiData
 from minisd.training.loop import Batch
 from minisd.vae import VAE
 
-MINI = {"block_out_channels": (32, 64, 96), "layers_per_block": 1, "norm_num_groups": 16, "sample_size": 64,
+MINI = {"block_out_channels": (24, 48, 96), "layers_per_block": 1, "norm_num_groups": 8, "sample_size": 64,
         "force_upcast": False}
 HELD_OUT = 10_000_000  # seed of the pictures that no training run draws
 

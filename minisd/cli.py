@@ -1,0 +1,180 @@
+"""The command line: `minisd generate | img2img | inpaint | train | info`, also as `python -m minisd`."""
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SIDE = "height and width of the picture; the model's own size if left out"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Errors are one line on stderr, and exit status 2."""
+    options = make_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        print(f"minisd: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("minisd: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
+    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|info")
+    for name, run, what in (("generate", generate, "draw pictures from words"),
+                            ("img2img", img2img, "redraw a picture as words say"),
+                            ("inpaint", inpaint, "paint the white part of a mask anew")):
+        sub = commands.add_parser(name, help=what, description=what)
+        sub.set_defaults(run=run)
+        sub.add_argument("prompt", help="what to draw")
+        if name != "generate":
+            sub.add_argument("image", help="the picture to begin with")
+        if name == "inpaint":
+            sub.add_argument("mask", help="a picture of the same shape, white where to paint")
+        if name != "generate":
+            sub.add_argument("--strength", type=float, default=0.8 if name == "img2img" else 1.0,
+                             help="how far to depart from the picture, above 0 up to 1 (%(default)s)")
+        add_shared_options(sub, "mini-inpaint" if name == "inpaint" else "mini")
+    from minisd.training.command import add_arguments
+
+    train = commands.add_parser("train", help="train one of the mini networks")
+    train.set_defaults(run=train_network)
+    add_arguments(train)
+    sub = commands.add_parser("info", help="say what a checkpoint is")
+    sub.set_defaults(run=info)
+    sub.add_argument("model", nargs="?", default="mini", help="as --model of generate (%(default)s)")
+    sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
+    return parser
+
+
+def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
+    sub.add_argument("--model", default=model, help="mini, mini-inpaint, a folder, a .safetensors or .ckpt file, or a "
+                                                    "Hub id such as org/name (%(default)s)")
+    sub.add_argument("--steps", type=int, default=20, help="denoising steps (%(default)s)")
+    sub.add_argument("--guidance", type=float, default=7.5, help="how strongly to follow the prompt; 1 is off (%(default)s)")
+    sub.add_argument("--seed", type=int, help="picture k comes from seed + k; random if left out, and printed")
+    sub.add_argument("--scheduler", help="ddpm, ddim, pndm, lms, euler, euler-ancestral, heun or dpm++")
+    sub.add_argument("--negative", default="", help="what to steer away from")
+    sub.add_argument("--num", type=int, default=1, help="how many pictures (%(default)s)")
+    sub.add_argument("--out", default="out", help="a .png file, or a folder for several (%(default)s)")
+    sub.add_argument("--device", help="cpu, cuda, mps; a GPU if there is one")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="float32 on a CPU, bfloat16 on a GPU")
+    sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
+    sub.add_argument("--height", type=int, help=SIDE)
+    sub.add_argument("--width", type=int, help=SIDE)
+
+
+# --- the commands ---------------------------------------------------------------------------------------------
+
+
+def generate(options) -> None:
+    sd = load(options)
+    settings = shared_settings(options)
+    save(options, settings, sd.text_to_image(options.prompt, height=options.height, width=options.width, **settings))
+
+
+def img2img(options) -> None:
+    sd = load(options)
+    settings = shared_settings(options) | {"strength": options.strength}
+    save(options, settings, sd.image_to_image(options.prompt, open_image(options.image, sd, options), **settings))
+
+
+def inpaint(options) -> None:
+    sd = load(options)
+    settings = shared_settings(options) | {"strength": options.strength}
+    image = open_image(options.image, sd, options)
+    mask = open_image(options.mask, sd, options).convert("L")
+    save(options, settings, sd.inpaint(options.prompt, image, mask, **settings))
+
+
+def train_network(options) -> None:
+    from minisd.training.command import run
+
+    run(options)
+
+
+def info(options) -> None:
+    import torch
+
+    from minisd import StableDiffusion
+
+    sd = StableDiffusion.from_pretrained(options.model, device="cpu", variant=options.variant)
+    side = sd.unet.config.sample_size * sd.vae.downscale
+    width = sd.text_encoder.config.hidden_size
+    version = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}.get(width, "a mini model")
+    kind = ", inpainting" if sd.unet.config.in_channels == 9 else ""
+    print(f"{options.model}: {version}{kind}, predicts {sd.scheduler.config.prediction_type}")
+    print(f"  pictures {side}×{side}, latents {sd.vae.config.latent_channels}×{side // sd.vae.downscale}×"
+          f"{side // sd.vae.downscale}, text {sd.tokenizer.context_length}×{width}, "
+          f"vocabulary {sd.tokenizer.vocab_size:,}, scheduler {type(sd.scheduler).__name__}")
+    total = 0
+    for name in ("text_encoder", "unet", "vae"):
+        parameters = getattr(sd, name).num_parameters()
+        total += parameters
+        print(f"  {name:13}{parameters:>15,} parameters")
+    sizes = ", ".join(f"{total * dtype.itemsize / 2**20:,.0f} MB in {str(dtype).removeprefix('torch.')}"
+                      for dtype in (torch.float32, torch.float16))
+    print(f"  {'together':13}{total:>15,} parameters: {sizes}")
+
+
+# --- what they share ------------------------------------------------------------------------------------------
+
+
+def load(options):
+    import torch
+
+    from minisd import StableDiffusion
+
+    if options.seed is None:
+        options.seed = random.randrange(2**32)
+    return StableDiffusion.from_pretrained(
+        options.model, device=options.device, dtype=getattr(torch, options.dtype) if options.dtype else None,
+        scheduler=options.scheduler, variant=options.variant)
+
+
+def shared_settings(options) -> dict:
+    """The arguments that all three jobs take, which are also what a PNG remembers."""
+    return {"negative_prompt": options.negative, "num_inference_steps": options.steps,
+            "guidance_scale": options.guidance, "num_images": options.num, "seed": options.seed}
+
+
+def open_image(path: str, sd, options):
+    """Open a picture in RGB, cut in the middle to the model's shape (or --width and --height) and made its size."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    side = sd.unet.config.sample_size * sd.vae.downscale
+    try:
+        with Image.open(path) as image:
+            return ImageOps.fit(image.convert("RGB"), (options.width or side, options.height or side))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no picture {path}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not a picture that can be opened") from None
+
+
+def save(options, settings: dict, images: list) -> None:
+    """Write PNGs that carry prompt and settings, and print where they are."""
+    from PIL.PngImagePlugin import PngInfo
+
+    out = Path(options.out)
+    single = out.suffix.lower() == ".png"
+    if single and len(images) > 1:
+        out, stem = out.parent, out.stem
+    else:
+        stem = out.stem if single else "-".join("".join(c if c.isalnum() else " " for c in options.prompt).split())[:60]
+        out = out.parent if single else out
+    out.mkdir(parents=True, exist_ok=True)
+    for k, image in enumerate(images):
+        notes = PngInfo()
+        notes.add_itxt("prompt", options.prompt)
+        for name, value in (settings | {"seed": options.seed + k, "model": options.model,
+                                        "scheduler": options.scheduler or "the checkpoint's"}).items():
+            notes.add_itxt(name, str(value))
+        name = f"{stem}.png" if single and len(images) == 1 else f"{stem}-{options.seed + k}.png"
+        image.save(out / name, pnginfo=notes)
+        print(f"{out / name}  (seed {options.seed + k})")

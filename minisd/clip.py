@@ -1,0 +1,67 @@
+"""A small CLIP: a text tower and an image tower that learn to agree on which caption belongs to which picture.
+
+Its text tower then becomes the text encoder of the mini model, frozen, as in Stable Diffusion.
+Source: Radford et al. 2021, figures 1 and 3.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisd.text_encoder import TextEncoder
+
+
+class ImageEncoder(nn.Module):
+    """A small convolutional net: (B, 3, 32, 32) in [-1, 1] → (B, width)."""
+
+    def __init__(self, width: int, channels: tuple[int, ...] = (32, 64, 128, 256)):
+        super().__init__()
+        layers = []
+        for before, after in zip((3, *channels), channels):  # each halves height and width
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU(),
+                       nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.features = nn.Sequential(*layers)  # → (B, 256, 2, 2): where on the picture is kept
+        self.projection = nn.Linear(4 * channels[-1], width, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.projection(self.features(images).flatten(1))
+
+
+class CLIP(nn.Module):
+    """Both towers, their projections into one space, and a learnt temperature."""
+
+    def __init__(self, text_encoder: TextEncoder):
+        super().__init__()
+        config = text_encoder.config
+        self.text_encoder = text_encoder
+        self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.image_encoder = ImageEncoder(config.projection_dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def embed_text(self, token_ids: Tensor) -> Tensor:
+        """Token ids (B, 77) → unit vectors (B, projection_dim), read off at the end token, which saw all words."""
+        end = (token_ids == self.text_encoder.config.eos_token_id).int().argmax(dim=1)  # the first one
+        # Nothing looks to the right, so what stands behind the last end token need not be computed.
+        hidden = self.text_encoder(token_ids[:, : int(end.max()) + 1])
+        return F.normalize(self.text_projection(hidden[torch.arange(len(end)), end]).float(), dim=-1)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, 32, 32) in [-1, 1] → unit vectors (B, projection_dim)."""
+        return F.normalize(self.image_encoder(images).float(), dim=-1)
+
+    def scale(self) -> Tensor:
+        """What similarities are multiplied by: 1 / temperature, at most 100 (section 2.5)."""
+        return self.logit_scale.exp().clamp(max=100)
+
+
+def contrastive_loss(text: Tensor, images: Tensor, scale: Tensor) -> Tensor:
+    """Cross-entropy of finding one's partner, caption to picture and picture to caption (figure 3).
+
+    Args:
+        text, images: (B, width) unit vectors; row k of one belongs to row k of the other.
+    """
+    logits = scale * text @ images.T  # (B, B)
+    partner = torch.arange(len(text), device=text.device)
+    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2

@@ -1,0 +1,5 @@
+"""`python -m minisd.training vae|clip|unet|inpaint`, alone or under torchrun."""
+
+from minisd.training.command import main
+
+main()

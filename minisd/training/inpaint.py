@@ -1,0 +1,74 @@
+"""Fine-tune the U-Net to inpaint: show it, beside the noisy latents, the mask and the latents of the masked picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from minisd.data import EmojiData, Scene
+from minisd.training.unet import PROMPTS, Options, UNetTask, random_boxes_and_strokes
+from minisd.training.vae import HELD_OUT, grid
+from minisd.unet import UNet
+from minisd.vae import VAE
+
+
+@dataclass(frozen=True)
+class InpaintOptions(Options):
+    unet: str = "runs/unet/unet"
+
+
+def widen(unet: UNet, in_channels: int = 9) -> UNet:
+    """The same network with more input channels, whose weights are zero: at first it computes what it did before.
+
+    Source: Rombach et al. 2022, section 4.5, and the published inpainting models.
+    """
+    weights = dict(unet.state_dict())
+    old = weights["conv_in.weight"]  # (C, 4, 3, 3)
+    weights["conv_in.weight"] = F.pad(old, (0, 0, 0, 0, 0, in_channels - old.shape[1]))
+    return UNet.from_state_dict(unet.config.to_dict() | {"in_channels": in_channels}, weights)
+
+
+class InpaintTask(UNetTask):
+    """As the U-Net's, with a mask drawn for each scene of the pool: boxes, strokes, the object, or its background."""
+
+    def make_unet(self) -> UNet:
+        unet = widen(UNet.from_pretrained(self.options.unet, dtype=torch.float32))
+        return unet.requires_grad_(True).train()
+
+    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], first: int) -> dict[str, Tensor]:
+        masks = torch.stack([self.mask(scene, np.random.default_rng((self.seed, first + i)))
+                             for i, scene in enumerate(scenes)])
+        return super().encode(vae, images, scenes, first) | {"shown": self.encode_masked(vae, images, masks)}
+
+    def mask(self, scene: Scene, rng: np.random.Generator) -> Tensor:
+        """(1, 64, 64), one where the picture is to be painted anew."""
+        kind = rng.random()
+        if kind < 0.6:
+            return torch.from_numpy(random_boxes_and_strokes(rng))[None]
+        alpha = (self.data.mask(scene) > 0.5).float()
+        # a drawn mask never follows an outline exactly: grow it by up to four pixels
+        grow = 2 * int(rng.integers(0, 5)) + 1
+        covered = alpha if kind < 0.8 else 1 - alpha
+        return F.max_pool2d(covered[None], grow, stride=1, padding=grow // 2)[0]
+
+    def encode_masked(self, vae: VAE, images: Tensor, masks: Tensor) -> Tensor:
+        """(B, 5, 16, 16): the mask at the latents' size, and the latents of the picture with grey in its place."""
+        images, masks = images.to(vae.device), masks.to(vae.device)
+        masked = vae.encode(images * (1 - masks)).sample(torch.Generator().manual_seed(0)) * vae.config.scaling_factor
+        return torch.cat([F.interpolate(masks, size=masked.shape[-2:]), masked], dim=1)
+
+    def inputs(self, noisy: Tensor, chosen: Tensor) -> Tensor:
+        return torch.cat([noisy, self.pool["shown"][chosen].float()], dim=1)
+
+    def picture(self) -> Image.Image:
+        """Down: pictures with a hole, and filled with their captions. Across: eight scenes."""
+        scenes = [Scene(*prompt) for prompt in PROMPTS]
+        images = torch.stack([self.data.draw(scene) for scene in scenes])
+        masks = torch.stack([self.mask(scene, np.random.default_rng((HELD_OUT, i))) for i, scene in enumerate(scenes)])
+        vae = self.frozen[0].to(self.unet.device)
+        filled = self.sample([self.data.caption(scene) for scene in scenes],
+                             shown=self.encode_masked(vae, images, masks).repeat(2, 1, 1, 1))
+        return grid([images * (1 - masks), filled])

@@ -1,0 +1,168 @@
+"""Train the U-Net: latents of captioned pictures, noise on top, and the velocity to be predicted.
+
+Latents and text are encoded beforehand, once: the VAE and the text encoder are frozen, so that nothing is learnt by
+encoding the same picture again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from minisd.blocks import ResidualBlock
+from minisd.data import EmojiData, Scene
+from minisd.schedulers import DDIMScheduler
+from minisd.text_encoder import TextEncoder
+from minisd.tokenizer import Tokenizer
+from minisd.training.loop import Batch
+from minisd.training.vae import grid
+from minisd.unet import SpatialTransformer, UNet
+from minisd.vae import VAE
+
+MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_block": 1, "norm_num_groups": 16,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 4}
+# Stable Diffusion's noise schedule. The velocity is predicted, not the noise: at the last steps, which decide the
+# colour of a plain background, "predict the noise" is solved by copying the input and teaches nothing about the
+# picture, while v (Salimans & Ho 2022, section 4) is there about the negative picture.
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
+            "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "v_prediction"}
+PROMPTS = [("pizza", "3d", "white"), ("cat face", "flat", "blue"), ("rocket", "cartoon", "white"),
+           ("red apple", "sticker", "green"), ("pizza", "cartoon", "purple"), ("cat face", "3d", "white"),
+           ("rocket", "3d", "yellow"), ("smiling face with sunglasses", "flat", "white")]
+
+
+@dataclass(frozen=True)
+class Options:
+    vae: str = "runs/vae/vae"
+    text: str = "runs/clip"  # the folder that holds text_encoder and tokenizer
+    subset: str = "core"
+    pool: int = 40_000  # scenes that are encoded beforehand, and drawn from again and again
+    caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push off from
+    min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weighs all times alike
+
+
+class UNetTask(nn.Module):
+    """Loss: weighted mean square of predicted minus true velocity."""
+
+    def __init__(self, options: Options, data: EmojiData, seed: int = 0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.options, self.data, self.seed = options, data, seed
+        self.tokenizer = Tokenizer.from_pretrained(Path(options.text) / "tokenizer")
+        # In a list, so that the frozen networks are not part of what is trained and saved.
+        self.frozen = [VAE.from_pretrained(options.vae), TextEncoder.from_pretrained(Path(options.text) / "text_encoder")]
+        self.unet = self.make_unet()
+        self.scheduler = DDIMScheduler(**SCHEDULE)
+        self.pool: dict[str, Tensor] = {}
+
+    def make_unet(self) -> UNet:
+        return initialise(UNet(**MINI, cross_attention_dim=self.frozen[1].config.hidden_size))
+
+    def config(self) -> dict:
+        names = ("subset", "pool", "caption_dropout", "min_snr")
+        return {name: getattr(self.options, name) for name in names} | self.unet.config.to_dict()
+
+    @torch.no_grad()
+    def encode_pool(self) -> None:
+        """Draw and encode the pool: latents (N, 4, 16, 16) and text (N, 77, width), in half precision."""
+        vae, text_encoder = (network.to(self.unet.device) for network in self.frozen)
+        self.pool["empty"] = text_encoder(self.tokenizer([""]).to(self.unet.device))[0].half()
+        parts = []
+        for first in tqdm(range(0, self.options.pool, 100), desc="encoding", leave=False):
+            images, captions, scenes = self.data.batch(range(first, first + 100), self.seed, split="train")
+            part = self.encode(vae, images, scenes, first)
+            part["text"] = text_encoder(self.tokenizer(captions).to(self.unet.device))
+            parts.append({name: tensor.half() for name, tensor in part.items()})
+        self.pool |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], first: int) -> dict[str, Tensor]:
+        latents = vae.encode(images.to(vae.device)).sample(torch.Generator().manual_seed(first))
+        return {"latents": latents * vae.config.scaling_factor}
+
+    def forward(self, batch: Batch) -> Tensor:
+        if not self.pool:
+            self.encode_pool()
+        device = self.unet.device
+        chosen = (batch.draw(torch.rand) * self.options.pool).long().to(device)
+        latents, context = self.pool["latents"][chosen].float(), self.pool["text"][chosen].float()
+        context[batch.draw(torch.rand).to(device) < self.options.caption_dropout] = self.pool["empty"].float()
+        timesteps = (batch.draw(torch.rand) * 1000).long().to(device)
+        noise = batch.draw(torch.randn, *latents.shape[1:]).to(device)
+
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        velocity = self.scheduler.get_velocity(latents, noise, timesteps)
+        error = self.unet(self.inputs(noisy, chosen), timesteps, context).float() - velocity
+        return (self.weight(timesteps) * error.square().mean(dim=(1, 2, 3))).mean()
+
+    def inputs(self, noisy: Tensor, chosen: Tensor) -> Tensor:
+        """What the U-Net is shown: the noisy latents. (The inpainting task adds to them.)"""
+        return noisy
+
+    def weight(self, timesteps: Tensor) -> Tensor:
+        """min(SNR, γ) / (SNR + 1): times with little noise, which look easy and add little, count less."""
+        if self.options.min_snr is None:
+            return torch.ones(len(timesteps), device=timesteps.device)
+        alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        snr = alphas / (1 - alphas)
+        return snr.clamp(max=self.options.min_snr) / (snr + 1)
+
+    @torch.no_grad()
+    def sample(self, captions: list[str], steps: int = 20, guidance_scale: float = 4.0, seed: int = 0,
+               shown: Tensor | None = None) -> Tensor:
+        """Pictures (B, 3, 64, 64) for captions, by DDIM with guidance."""
+        vae, text_encoder = (network.to(self.unet.device) for network in self.frozen)
+        context = text_encoder(self.tokenizer([""] * len(captions) + captions).to(self.unet.device))
+        size = self.unet.config.sample_size
+        x = torch.randn((len(captions), 4, size, size), generator=torch.Generator().manual_seed(seed)).to(context.device)
+        scheduler = DDIMScheduler(**SCHEDULE)
+        scheduler.set_timesteps(steps)
+        for t in scheduler.timesteps:
+            inputs = torch.cat([x] * 2)
+            inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
+            negative, positive = self.unet(inputs, t, context).chunk(2)
+            x = scheduler.step(negative + guidance_scale * (positive - negative), t, x).prev_sample
+        return vae.decode(x / vae.config.scaling_factor)
+
+    def picture(self) -> Image.Image:
+        """Three seeds (down) of eight prompts (across), which are in `PROMPTS`."""
+        captions = [self.data.caption(Scene(*prompt)) for prompt in PROMPTS]
+        return grid([self.sample(captions, seed=seed) for seed in range(3)])
+
+    def export(self, folder: Path) -> None:
+        self.unet.save_pretrained(folder / "unet")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        print(f"U-Net: {self.unet.num_parameters():,} parameters")
+
+
+def initialise(unet: UNet) -> UNet:
+    """Begin with every residual branch at zero: the network starts as the identity and learns what to add."""
+    for module in unet.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.conv2.weight)
+        if isinstance(module, SpatialTransformer):
+            nn.init.zeros_(module.proj_out.weight)
+    nn.init.zeros_(unet.conv_out.weight)
+    return unet
+
+
+def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.ndarray:
+    """A mask (size, size) of zeros and ones: one to three boxes, or a thick stroke from side to side."""
+    mask = np.zeros((size, size), dtype=np.float32)
+    if rng.random() < 0.5:
+        for _ in range(rng.integers(1, 4)):
+            height, width = rng.integers(size // 6, size // 2 + 8, size=2)
+            y, x = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+            mask[y: y + height, x: x + width] = 1
+        return mask
+    points = rng.uniform(0, size, size=(rng.integers(2, 5), 2))
+    radius = rng.uniform(size / 12, size / 6)
+    yx = np.stack(np.mgrid[:size, :size], axis=-1)
+    for a, b in zip(points, points[1:]):
+        for part in np.linspace(0, 1, 24):
+            mask[((yx - (a + part * (b - a))) ** 2).sum(-1) < radius**2] = 1
+    return mask
