@@ -1,0 +1,57 @@
+"""The fields of a scheduler_config.json, and what they may say."""
+
+from math import inf
+
+# Every field of a published scheduler_config.json, and its supported values (None: a number, or free).
+FIELDS = {
+    "num_train_timesteps": None, "beta_start": None, "beta_end": None, "trained_betas": None, "steps_offset": None,
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"), "rescale_betas_zero_snr": (False, True),
+    "prediction_type": ("epsilon", "v_prediction", "sample"), "timestep_spacing": ("leading", "linspace", "trailing"),
+    "clip_sample": (False, True), "clip_sample_range": None, "set_alpha_to_one": (False, True),
+    "thresholding": (False,), "dynamic_thresholding_ratio": None, "sample_max_value": None,
+    "variance_type": (None, "fixed_small", "fixed_large"), "skip_prk_steps": (False, True),
+    "use_karras_sigmas": (False, True), "use_exponential_sigmas": (False,), "use_beta_sigmas": (False,),
+    "interpolation_type": ("linear",), "timestep_type": ("discrete",), "sigma_min": (None,), "sigma_max": (None,),
+    "final_sigmas_type": ("zero", "sigma_min"), "solver_order": (1, 2, 3), "solver_type": ("midpoint", "heun"),
+    "algorithm_type": ("dpmsolver++", "dpmsolver"), "lower_order_final": (False, True), "euler_at_final": (False, True),
+    "lambda_min_clipped": (-inf,), "use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "flow_shift": (1.0,),
+    "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
+}
+
+COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
+          "trained_betas": None, "prediction_type": "epsilon", "steps_offset": 0}
+
+
+class Config(dict):
+    """A dict whose fields can also be read as attributes."""
+
+    def __getattr__(self, name: str):
+        if name not in self:
+            raise AttributeError(f"the config has no field {name!r}; it has {', '.join(self)}")
+        return self[name]
+
+
+def check_config(name: str, defaults: dict, given: dict) -> Config:
+    """Fill in the defaults, and check the fields one by one."""
+    for field, value in given.items():
+        if field not in defaults:
+            hint = "; it is another sampler's, from_config drops it" if field in FIELDS else ""
+            raise ValueError(f"{name}: unknown field {field!r} (value {value!r}){hint}; known are "
+                             + ", ".join(defaults))
+        if FIELDS[field] is not None and value not in FIELDS[field]:
+            supported = " or ".join(repr(v) for v in FIELDS[field])
+            raise ValueError(f"{name}: {field}={value!r} is not supported; it must be {supported}")
+    config = Config(defaults | given)
+    for field, least in (("num_train_timesteps", 2), ("steps_offset", 0)):
+        if not isinstance(config[field], int) or config[field] < least:
+            raise ValueError(f"{name}: {field}={config[field]!r}; it must be a whole number from {least}")
+    if config.trained_betas is not None:
+        config["trained_betas"] = [float(beta) for beta in config.trained_betas]
+        if len(config.trained_betas) != config.num_train_timesteps:
+            raise ValueError(f"{name}: trained_betas has {len(config.trained_betas)} values; it must have as many as "
+                             f"num_train_timesteps, {config.num_train_timesteps}")
+    if not all(0 < beta < 1 for beta in (config.beta_start, config.beta_end)):
+        raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
+                         "between 0 and 1")
+    config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
+    return config

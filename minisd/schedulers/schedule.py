@@ -1,0 +1,83 @@
+"""The noise schedule: how much noise there is at every training time, and which times a sampler visits.
+
+Training knows T noise levels (T = 1000). At time t a clean x0 is mixed with standard normal noise ε:
+
+    x_t = sqrt(ᾱ_t)·x0 + sqrt(1 - ᾱ_t)·ε        ᾱ_t = (1 - β_0)(1 - β_1)…(1 - β_t)
+
+(Ho et al. 2020, "Denoising Diffusion Probabilistic Models", equation 4). Dividing by sqrt(ᾱ_t) gives the other
+spelling, x0 + σ_t·ε with σ_t = sqrt((1 - ᾱ_t)/ᾱ_t), in which noise is simply added (Karras et al. 2022,
+"Elucidating the Design Space of Diffusion-Based Generative Models").
+
+Functions only; base.py makes a sampler's skeleton of them.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def make_betas(schedule: str, start: float, end: float, steps: int) -> Tensor:
+    """β_0 … β_{T-1}, float32, (T,).
+
+    "linear" is that of DDPM; "scaled_linear", linear in sqrt(β), that of Stable Diffusion; "squaredcos_cap_v2" the
+    cosine of Nichol & Dhariwal 2021, "Improved DDPM", equation 17.
+    """
+    if schedule == "linear":
+        return torch.linspace(start, end, steps)
+    if schedule == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, steps) ** 2
+    alphas_cumprod = np.cos((np.linspace(0, 1, steps + 1) + 0.008) / 1.008 * np.pi / 2) ** 2
+    return torch.from_numpy(np.minimum(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.999)).float()
+
+
+def zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Stretch a schedule so that nothing but noise is left at its end (Lin et al. 2023, "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", algorithm 1)."""
+    roots = torch.cumprod(1 - betas, dim=0).sqrt()
+    roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))  # the last becomes 0, the first stays
+    alphas_cumprod = roots**2
+    return 1 - torch.cat([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
+
+
+def spaced_timesteps(spacing: str, steps: int, train_steps: int, offset: int) -> np.ndarray:
+    """The times that a sampler visits, from noisy to clean, float64, (steps,); Lin et al. 2023, table 2.
+
+    "linspace" has both ends, 0 and T - 1, and is not rounded; "leading" has 0 but not T - 1, moved up by `offset`;
+    "trailing" has T - 1 but not 0. For one step, "linspace" is 0, not T - 1: so it is in diffusers.
+
+    Raises:
+        ValueError: the times leave the training range.
+    """
+    if spacing == "linspace":
+        return np.linspace(0, train_steps - 1, steps)[::-1]
+    if spacing == "trailing":
+        return np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1
+    times = np.arange(steps)[::-1] * float(train_steps // steps) + offset
+    if times[0] >= train_steps:
+        raise ValueError(f"num_inference_steps={steps} with steps_offset={offset} begins at time {times[0]:.0f}, but "
+                         f"training ended at {train_steps - 1}; take fewer steps, or timestep_spacing='trailing'")
+    return times
+
+
+def karras_sigmas(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> np.ndarray:
+    """Noise levels that crowd where there is little noise, (steps,); Karras et al. 2022, equation 5."""
+    ramp = np.linspace(0, 1, steps)
+    return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+
+
+def times_of_sigmas(sigmas: np.ndarray, all_sigmas: np.ndarray) -> np.ndarray:
+    """At which (fractional) training times the noise has these levels, linear in log σ between two times."""
+    return np.interp(np.log(sigmas), np.log(all_sigmas), np.arange(len(all_sigmas)))
+
+
+def predictions(prediction_type: str, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network said, as (x0, ε), which belong together by x = alpha·x0 + sigma·ε, alpha² + sigma² = 1.
+
+    "epsilon": it said ε. "sample": x0. "v_prediction": v = alpha·ε - sigma·x0 (Salimans & Ho 2022, "Progressive
+    Distillation", appendix D).
+    """
+    if prediction_type == "epsilon":
+        return (x - sigma * output) / alpha, output
+    if prediction_type == "v_prediction":
+        return alpha * x - sigma * output, alpha * output + sigma * x
+    return output, (x - alpha * output) / sigma
