@@ -10,7 +10,6 @@ processes, and still see the very same samples.
 
 import difflib
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-CELL, COLUMNS = 64, 40  # the sprite sheets: pixels of a square cell, cells in a row
+from minisd.sprites import CELL, Concept, assets_folder, read_captions, read_sheet
 
 STYLES = {"3d": "3d render", "flat": "flat icon", "cartoon": "cartoon", "sticker": "sticker"}
 BACKGROUNDS = {  # far enough apart that the word can be read off a picture, see `background_of`
@@ -41,19 +40,6 @@ MIN_CONTRAST = 60                     # drawings nearer than this to a backgroun
 
 
 @dataclass(frozen=True)
-class Concept:
-    """One line of captions.json. `code`: the emoji's code points; `words`: search words for it."""
-    index: int
-    name: str
-    article: str
-    core: bool
-    code: str
-    group: str
-    subgroup: str
-    words: list[str]
-
-
-@dataclass(frozen=True)
 class Scene:
     """What a picture shows and how its caption says it. Words as in STYLES, BACKGROUNDS, SIZES, PLACES."""
     concept: str
@@ -63,18 +49,6 @@ class Scene:
     place: str = "centre"
     paraphrase: int = 0            # 0 is the canonical "a 3d render of a pizza on a blue background"
     says_background: bool = True
-
-
-def assets_folder() -> Path:
-    """The folder `assets`: inside the installed package, or beside it in a checkout.
-
-    Raises FileNotFoundError where there is neither.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "assets", package.parent / "assets"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f"no folder 'assets' in {package} or beside it; run in a checkout of minisd")
 
 
 def is_held_out(code: str, style: str, background: str) -> bool:
@@ -205,12 +179,12 @@ class EmojiData:
     def scene(self, rng: np.random.Generator, split: str = "train") -> Scene:
         """A random scene of a split: "train", "heldout" (only combinations that are never in train) or "all".
 
-        A background on which the drawing would not show (a black heart on black) is not drawn.
+        No drawing is put on a background where it would not show (a black heart on black).
         """
         allowed = self.allowed[check("split", split, SPLITS)]
         colours = np.full(len(BACKGROUNDS), (1 - WHITE_SHARE) / (len(BACKGROUNDS) - 1))
         colours[0] = WHITE_SHARE
-        while True:  # a few (concept, style) pairs have no held-out colour
+        while True:  # some (concept, style) pairs have no held-out colour
             concept, style = rng.integers(len(self.concepts)), rng.integers(len(STYLES))
             shares = np.cumsum(colours * allowed[concept, style])
             if shares[-1] > 0:
@@ -259,41 +233,9 @@ def contrast(sprites: np.ndarray) -> np.ndarray:
 
     sprites: (concepts, 4, 64, 64, 4); every fourth pixel each way is enough. Returns (concepts, 4, 12).
     """
-    pixels = sprites[:, :, 2::4, 2::4].astype(np.float32)   # (concepts, 4, 16, 16, 4)
-    weight = pixels[..., 3] / pixels[..., 3].sum(axis=(2, 3), keepdims=True)
-    distances = (np.linalg.norm(pixels[..., :3] - np.float32(rgb), axis=-1) for rgb in BACKGROUNDS.values())
-    return np.stack([(weight * distance).sum(axis=(2, 3)) for distance in distances], axis=-1)
-
-
-def read_captions(path: Path) -> list[Concept]:
-    """The records of captions.json. FileNotFoundError, or ValueError if they are not what build.py writes."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
-    try:
-        concepts = [Concept(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    numbers, names = [c.index for c in concepts], {c.name for c in concepts}
-    if numbers != list(range(len(concepts))) or len(names) < len(concepts):
-        raise ValueError(f"{path} is damaged: records must be numbered 0, 1, 2, … and each name used once")
-    return concepts
-
-
-def read_sheet(path: Path, count: int) -> np.ndarray:
-    """A sprite sheet's cells: (count, 64, 64, 4) uint8. FileNotFoundError, or ValueError if unfit."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
-    try:
-        with Image.open(path) as image:
-            sheet = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    rows = -(-count // COLUMNS)
-    if sheet.shape[:2] != (rows * CELL, COLUMNS * CELL):
-        raise ValueError(f"{path} is {sheet.shape[1]} x {sheet.shape[0]} pixels, but {count} captions need "
-                         f"{COLUMNS * CELL} x {rows * CELL}: sheet and captions do not belong together")
-    cells = sheet.reshape(rows, CELL, COLUMNS, CELL, 4).swapaxes(1, 2).reshape(-1, CELL, CELL, 4)
-    drawn = cells[..., 3].any(axis=(1, 2))
-    if not drawn[:count].all() or drawn[count:].any():
-        raise ValueError(f"{path} has {int(drawn.sum())} drawings, but there are {count} captions")
-    return cells[:count]
+    pixels = torch.from_numpy(sprites[:, :, 2::4, 2::4].astype(np.float32))   # (concepts, 4, 16, 16, 4)
+    pixels = pixels.flatten(2, 3)                                             # (concepts, 4, 256, 4)
+    weight = pixels[..., 3] / pixels[..., 3].sum(dim=2, keepdim=True)
+    palette = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32)
+    distance = torch.cdist(pixels[..., :3], palette, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.einsum("csp,cspb->csb", weight, distance).numpy()

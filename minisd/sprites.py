@@ -1,0 +1,72 @@
+"""The emoji data set as it lies on disk: captions.json, and one sheet of drawings a style.
+
+`minisd/data.py` composes scenes from what is read here; `assets/emoji/build.py` wrote it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CELL, COLUMNS = 64, 40  # pixels of a sheet's square cells, cells in a row
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One line of captions.json. `code`: the emoji's code points; `words`: search words for it."""
+    index: int
+    name: str
+    article: str
+    core: bool
+    code: str
+    group: str
+    subgroup: str
+    words: list[str]
+
+
+def assets_folder() -> Path:
+    """The folder `assets`: inside the installed package, or beside it in a checkout.
+
+    Raises FileNotFoundError where there is neither.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "assets", package.parent / "assets"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"no folder 'assets' in {package} or beside it; run in a checkout of minisd")
+
+
+def read_captions(path: Path) -> list[Concept]:
+    """The records of captions.json. FileNotFoundError, or ValueError if they are not what build.py writes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
+    try:
+        concepts = [Concept(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    numbers, names = [c.index for c in concepts], {c.name for c in concepts}
+    if numbers != list(range(len(concepts))) or len(names) < len(concepts):
+        raise ValueError(f"{path} is damaged: records must be numbered 0, 1, 2, … and each name used once")
+    return concepts
+
+
+def read_sheet(path: Path, count: int) -> np.ndarray:
+    """A sprite sheet's cells: (count, 64, 64, 4) uint8. FileNotFoundError, or ValueError if unfit."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
+    try:
+        with Image.open(path) as image:
+            sheet = np.asarray(image.convert("RGBA"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    rows = -(-count // COLUMNS)
+    if sheet.shape[:2] != (rows * CELL, COLUMNS * CELL):
+        raise ValueError(f"{path} is {sheet.shape[1]} x {sheet.shape[0]} pixels, but {count} captions need "
+                         f"{COLUMNS * CELL} x {rows * CELL}: sheet and captions do not belong together")
+    cells = sheet.reshape(rows, CELL, COLUMNS, CELL, 4).swapaxes(1, 2).reshape(-1, CELL, CELL, 4)
+    drawn = cells[..., 3].any(axis=(1, 2))
+    if not drawn[:count].all() or drawn[count:].any():
+        raise ValueError(f"{path} has {int(drawn.sum())} drawings, but there are {count} captions")
+    return cells[:count]
