@@ -1,0 +1,36 @@
+# Everything a newcomer needs; each target sets up .venv by itself.
+#   make image PROMPT="a 3d render of a red apple on a blue background"
+#   make test
+
+PYTHON ?= python3
+PROMPT ?= a 3d render of a red apple on a blue background
+BIN := .venv/bin
+
+.PHONY: image test course parity clean
+
+image: .venv/ready  ## draw a picture from PROMPT with the mini model
+	@$(BIN)/python -m minisd generate "$(PROMPT)" --out out
+
+course: .venv/ready  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+test: .venv/ready-dev  ## lint, then all tests; every worker gets one thread, so that they do not fight over cores
+	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
+
+parity: .venv/ready-dev  ## measure the README's table of differences from diffusers and transformers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.parity.table
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("minisd needs Python 3.11 or newer: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info out
