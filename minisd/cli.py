@@ -56,7 +56,8 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--model", default=model, help="mini, mini-inpaint, a folder, a .safetensors or .ckpt file, or a "
                                                     "Hub id such as org/name (%(default)s)")
     sub.add_argument("--steps", type=int, default=20, help="denoising steps (%(default)s)")
-    sub.add_argument("--guidance", type=float, default=7.5, help="how strongly to follow the prompt; 1 is off (%(default)s)")
+    sub.add_argument("--guidance", type=float, default=7.5,
+                     help="how strongly to follow the prompt; 1 is off (%(default)s)")
     sub.add_argument("--seed", type=int, help="picture k comes from seed + k; random if left out, and printed")
     sub.add_argument("--scheduler", help="ddpm, ddim, pndm, lms, euler, euler-ancestral, heun or dpm++")
     sub.add_argument("--negative", default="", help="what to steer away from")

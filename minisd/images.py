@@ -66,4 +66,5 @@ def check_size(height: int, width: int, multiple: int, name: str) -> None:
     for side, what in ((height, "height"), (width, "width")):
         if side < multiple or side % multiple:
             nearest = max(multiple, round(side / multiple) * multiple)
-            raise ValueError(f"{name}: {what} is {side} pixels; it must be divisible by {multiple}, for example {nearest}")
+            raise ValueError(f"{name}: {what} is {side} pixels; it must be divisible by {multiple}, "
+                             f"for example {nearest}")

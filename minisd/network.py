@@ -79,7 +79,8 @@ class Network(nn.Module):
             ValueError: a config of another network, a damaged file, or weights that do not fit the config.
         """
         config = read_json(Path(folder) / "config.json")
-        return cls.from_state_dict(config, load_weights(folder, cls.WEIGHTS, variant), dtype, device, source=str(folder))
+        weights = load_weights(folder, cls.WEIGHTS, variant)
+        return cls.from_state_dict(config, weights, dtype, device, source=str(folder))
 
     @classmethod
     def from_state_dict(cls, config: dict, weights: dict[str, Tensor], dtype: torch.dtype | None = None,

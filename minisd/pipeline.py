@@ -49,8 +49,8 @@ class StableDiffusion:
 
     def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE, scheduler):
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
-            raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, the text encoder's "
-                             f"is {text_encoder.config.hidden_size}: they belong to different models")
+            raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
+                             f"the text encoder's is {text_encoder.config.hidden_size}: they belong to different models")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
 
@@ -101,8 +101,8 @@ class StableDiffusion:
     # --- the three jobs ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def text_to_image(self, prompt: str | list[str], negative_prompt: str | list[str] = "", num_inference_steps: int = 20,
-                      guidance_scale: float = 7.5, height: int | None = None, width: int | None = None,
+    def text_to_image(self, prompt: str | list[str], negative_prompt: str | list[str] = "",
+                      num_inference_steps: int = 20, guidance_scale: float = 7.5, height: int | None = None, width: int | None = None,
                       num_images: int = 1, seed: int | None = None, generator: Generator = None,
                       latents: Tensor | None = None, callback: Callable | None = None, output: str = "pil",
                       progress: bool = True) -> Images:
@@ -146,8 +146,8 @@ class StableDiffusion:
     @torch.no_grad()
     def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
                 mask: Image.Image | Tensor, strength: float = 1.0, negative_prompt: str | list[str] = "",
-                num_inference_steps: int = 20, guidance_scale: float = 7.5, num_images: int = 1, seed: int | None = None,
-                generator: Generator = None, latents: Tensor | None = None, callback: Callable | None = None,
+                num_inference_steps: int = 20, guidance_scale: float = 7.5, num_images: int = 1,
+                seed: int | None = None, generator: Generator = None, latents: Tensor | None = None, callback: Callable | None = None,
                 output: str = "pil", progress: bool = True) -> Images:
         """Paint the white part of the mask anew, as the prompt says.
 
@@ -224,7 +224,8 @@ class StableDiffusion:
         if not isinstance(num_images, int) or num_images < 1:
             raise ValueError(f"num_images={num_images!r}; it must be a whole number from 1")
         if not 0 <= guidance_scale < float("inf"):
-            raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 (1 is no guidance, 7.5 usual)")
+            raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 "
+                             "(1 is no guidance, 7.5 is usual)")
         prompts = [prompt] if isinstance(prompt, str) else prompt
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
         if not prompts:

@@ -8,6 +8,7 @@ import json
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -109,7 +110,7 @@ class Tokenizer:
         if word not in self.cache:
             symbols = to_symbols(word)
             while len(symbols) > 1:
-                pair = min(zip(symbols, symbols[1:]), key=lambda pair: self.rank.get(pair, len(self.rank)))
+                pair = min(pairwise(symbols), key=lambda pair: self.rank.get(pair, len(self.rank)))
                 if pair not in self.rank:
                     break
                 symbols = merge(symbols, pair)
@@ -169,7 +170,7 @@ class Tokenizer:
         often = list(counts.values())
         pair_counts, where = Counter(), defaultdict(set)  # where: in which words a pair occurs
         for i, symbols in enumerate(words):
-            for pair in zip(symbols, symbols[1:]):
+            for pair in pairwise(symbols):
                 pair_counts[pair] += often[i]
                 where[pair].add(i)
 
@@ -180,10 +181,10 @@ class Tokenizer:
                 break
             merges.append(best)
             for i in where.pop(best):  # only these words change
-                for pair in zip(words[i], words[i][1:]):
+                for pair in pairwise(words[i]):
                     pair_counts[pair] -= often[i]
                 words[i] = merge(words[i], best)
-                for pair in zip(words[i], words[i][1:]):
+                for pair in pairwise(words[i]):
                     pair_counts[pair] += often[i]
                     where[pair].add(i)
             pair_counts = +pair_counts  # drops pairs whose count fell to zero

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -181,7 +182,7 @@ class DownBlock(Level):
 
     def __init__(self, in_channels: int, out_channels: int, heads: int | None, is_last: bool, config: UNetConfig):
         widths = [in_channels] + [out_channels] * config.layers_per_block
-        super().__init__(list(zip(widths, widths[1:])), heads, config)
+        super().__init__(list(pairwise(widths)), heads, config)
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(out_channels)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:

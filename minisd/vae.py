@@ -5,6 +5,7 @@ Diffusion Models", section 3.1 and appendix G (this architecture).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,7 +103,7 @@ class DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
-        self.resnets = nn.ModuleList([ResidualBlock(a, b, groups, EPS) for a, b in zip(widths, widths[1:])])
+        self.resnets = nn.ModuleList([ResidualBlock(a, b, groups, EPS) for a, b in pairwise(widths)])
         self.downsamplers = nn.ModuleList([] if is_last else [Downsample(out_channels, asymmetric=True)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
-        self.resnets = nn.ModuleList([ResidualBlock(a, b, groups, EPS) for a, b in zip(widths, widths[1:])])
+        self.resnets = nn.ModuleList([ResidualBlock(a, b, groups, EPS) for a, b in pairwise(widths)])
         self.upsamplers = nn.ModuleList([] if is_last else [Upsample(out_channels)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,9 +194,10 @@ class VAE(Network):
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """Pixels in [-1, 1], (B, 3, H, W) → distribution of *unscaled* latents (B, 4, H/8, W/8)."""
-        if x.ndim != 4 or x.shape[1] != self.config.in_channels or x.shape[2] % self.downscale or x.shape[3] % self.downscale:
-            raise ValueError(f"VAE.encode: x has shape {tuple(x.shape)}; it must be (B, {self.config.in_channels}, H, W) "
-                             f"with H and W divisible by {self.downscale}")
+        channels, multiple = self.config.in_channels, self.downscale
+        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(f"VAE.encode: x has shape {tuple(x.shape)}; "
+                             f"it must be (B, {channels}, H, W) with H and W divisible by {multiple}")
         return DiagonalGaussian(self.quant_conv(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Tensor:

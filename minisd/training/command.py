@@ -14,7 +14,8 @@ from minisd.training import clip, inpaint, loop, unet, vae
 # What each model is, and the settings that its trial runs liked best.
 TASKS = {
     "vae": (vae.VAETask, vae.Options, {"batch_size": 16, "learning_rate": 1.5e-3, "weight_decay": 0.0, "ema": 0.998}),
-    "clip": (clip.CLIPTask, clip.Options, {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.02, "ema": 0.99}),
+    "clip": (clip.CLIPTask, clip.Options,
+             {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.02, "ema": 0.99}),
     "unet": (unet.UNetTask, unet.Options, {"batch_size": 64, "learning_rate": 8e-4}),
     "inpaint": (inpaint.InpaintTask, inpaint.InpaintOptions, {"batch_size": 64, "learning_rate": 3e-4}),
 }

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minisd.data import EmojiData, Scene
+from minisd.data import Scene
 from minisd.training.unet import PROMPTS, Options, UNetTask, random_boxes_and_strokes
 from minisd.training.vae import HELD_OUT, grid
 from minisd.unet import UNet

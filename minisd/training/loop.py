@@ -65,7 +65,8 @@ def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> 
     each = settings.batch_size // world
     first = step * settings.batch_size + rank * each
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    return Batch(list(range(first, first + each)), settings.batch_size, slice(rank * each, (rank + 1) * each), generator)
+    part = slice(rank * each, (rank + 1) * each)
+    return Batch(list(range(first, first + each)), settings.batch_size, part, generator)
 
 
 def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = False, save_every: float = 120,
@@ -126,7 +127,8 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
             bar.update()
             bar.set_postfix_str(f"loss {value:.4f}, {rate:.0f} images/s", refresh=False)
             if log:
-                log.write(step, seconds, step * settings.batch_size, value, optimizer.param_groups[0]["lr"], float(norm))
+                rate = optimizer.param_groups[0]["lr"]
+                log.write(step, seconds, step * settings.batch_size, value, rate, float(norm))
                 if time.monotonic() - saved > save_every:
                     save_state(state_file, task, average, optimizer, settings, step, seconds)
                     saved = time.monotonic()

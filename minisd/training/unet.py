@@ -5,6 +5,7 @@ encoding the same picture again.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ class UNetTask(nn.Module):
         self.options, self.data, self.seed = options, data, seed
         self.tokenizer = Tokenizer.from_pretrained(Path(options.text) / "tokenizer")
         # In a list, so that the frozen networks are not part of what is trained and saved.
-        self.frozen = [VAE.from_pretrained(options.vae), TextEncoder.from_pretrained(Path(options.text) / "text_encoder")]
+        self.frozen = [VAE.from_pretrained(options.vae),
+                       TextEncoder.from_pretrained(Path(options.text) / "text_encoder")]
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: dict[str, Tensor] = {}
@@ -117,8 +119,8 @@ class UNetTask(nn.Module):
         """Pictures (B, 3, 64, 64) for captions, by DDIM with guidance."""
         vae, text_encoder = (network.to(self.unet.device) for network in self.frozen)
         context = text_encoder(self.tokenizer([""] * len(captions) + captions).to(self.unet.device))
-        size = self.unet.config.sample_size
-        x = torch.randn((len(captions), 4, size, size), generator=torch.Generator().manual_seed(seed)).to(context.device)
+        shape = (len(captions), 4, self.unet.config.sample_size, self.unet.config.sample_size)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(context.device)
         scheduler = DDIMScheduler(**SCHEDULE)
         scheduler.set_timesteps(steps)
         for t in scheduler.timesteps:
@@ -162,7 +164,7 @@ def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.nda
     points = rng.uniform(0, size, size=(rng.integers(2, 5), 2))
     radius = rng.uniform(size / 12, size / 6)
     yx = np.stack(np.mgrid[:size, :size], axis=-1)
-    for a, b in zip(points, points[1:]):
+    for a, b in pairwise(points):
         for part in np.linspace(0, 1, 24):
             mask[((yx - (a + part * (b - a))) ** 2).sum(-1) < radius**2] = 1
     return mask

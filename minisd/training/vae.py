@@ -44,8 +44,8 @@ class VAETask(nn.Module):
         noise = batch.draw(torch.randn, *posterior.mean.shape[1:]).to(images.device)
         latents = posterior.mean + posterior.std * noise
         error = (self.vae.decode(latents) - images).float()
-        loss = error.abs().mean()
-        loss = loss + self.options.gradient_weight * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+        edges = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+        loss = error.abs().mean() + self.options.gradient_weight * edges
         return loss + self.options.kl_weight * posterior.kl().float().mean() / latents[0].numel()
 
     @torch.no_grad()
