@@ -50,7 +50,7 @@ class StableDiffusion:
     def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE, scheduler):
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
-                             f"the text encoder's is {text_encoder.config.hidden_size}: they belong to different models")
+                             f"the text encoder's is {text_encoder.config.hidden_size}: they do not belong together")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
 
@@ -102,7 +102,8 @@ class StableDiffusion:
 
     @torch.no_grad()
     def text_to_image(self, prompt: str | list[str], negative_prompt: str | list[str] = "",
-                      num_inference_steps: int = 20, guidance_scale: float = 7.5, height: int | None = None, width: int | None = None,
+                      num_inference_steps: int = 20, guidance_scale: float = 7.5,
+                      height: int | None = None, width: int | None = None,
                       num_images: int = 1, seed: int | None = None, generator: Generator = None,
                       latents: Tensor | None = None, callback: Callable | None = None, output: str = "pil",
                       progress: bool = True) -> Images:
@@ -147,8 +148,8 @@ class StableDiffusion:
     def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
                 mask: Image.Image | Tensor, strength: float = 1.0, negative_prompt: str | list[str] = "",
                 num_inference_steps: int = 20, guidance_scale: float = 7.5, num_images: int = 1,
-                seed: int | None = None, generator: Generator = None, latents: Tensor | None = None, callback: Callable | None = None,
-                output: str = "pil", progress: bool = True) -> Images:
+                seed: int | None = None, generator: Generator = None, latents: Tensor | None = None,
+                callback: Callable | None = None, output: str = "pil", progress: bool = True) -> Images:
         """Paint the white part of the mask anew, as the prompt says.
 
         A 9-channel U-Net is shown the mask and the masked image beside the latents. With a 4-channel one, the known

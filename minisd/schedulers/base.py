@@ -118,8 +118,8 @@ class Scheduler:
 
     def _visit(self, times: np.ndarray, sigmas: np.ndarray, device=None) -> None:
         """Lay down the tables of a run."""
+        self._times = times.tolist()
         self.timesteps = torch.from_numpy(times.copy()).to(device)
-        self._times = self.timesteps.tolist()
         last = self._all_sigmas()[0] if self.config.get("final_sigmas_type") == "sigma_min" else 0.0
         self.sigmas = torch.from_numpy(np.append(sigmas, last).astype(np.float32))
         self.step_index: int | None = None  # the index of the next step; None before the first

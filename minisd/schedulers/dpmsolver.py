@@ -51,8 +51,8 @@ class DPMSolverMultistepScheduler(SigmaScheduler):
 
     def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generator = None,
              return_dict: bool = True) -> StepOutput:
-        """One step from noise level s to t, in λ = -log σ, h = λ_t - λ_s. For "dpmsolver++" m = x0, k = -h, φ = e^k - 1;
-        for "dpmsolver" m = ε, k = h, and alpha and sigma change places (algorithm 2 and appendix B):
+        """One step from noise level s to t, h = log σ_s - log σ_t, φ = e^k - 1. For "dpmsolver++" m = x0 and k = -h;
+        for "dpmsolver" m = ε, k = h, and alpha and sigma change places (algorithm 2, appendix B):
 
             x_t = sigma_t/sigma_s·x_s - alpha_t·(φ·m + c_1·D_1 + c_2·D_2)
             c_1 = φ/2 ("midpoint") or φ/k - 1 ("heun", and order 3)        c_2 = (φ - k)/k² - 1/2

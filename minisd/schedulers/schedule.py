@@ -51,7 +51,7 @@ def spaced_timesteps(spacing: str, steps: int, train_steps: int, offset: int) ->
     if spacing == "linspace":
         return np.linspace(0, train_steps - 1, steps)[::-1]
     if spacing == "trailing":
-        return np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1
+        return np.arange(train_steps, 0, -train_steps / steps)[:steps].round() - 1  # arange may give one too many
     times = np.arange(steps)[::-1] * float(train_steps // steps) + offset
     if times[0] >= train_steps:
         raise ValueError(f"num_inference_steps={steps} with steps_offset={offset} begins at time {times[0]:.0f}, but "

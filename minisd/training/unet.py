@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -71,16 +72,22 @@ class UNetTask(nn.Module):
 
     @torch.no_grad()
     def encode_pool(self) -> None:
-        """Draw and encode the pool: latents (N, 4, 16, 16) and text (N, 77, width), in half precision."""
+        """Draw and encode the pool: latents (N, 4, 16, 16) and text (N, 77, width), in half precision.
+
+        Each process encodes its share; then all have all of it.
+        """
         vae, text_encoder = (network.to(self.unet.device) for network in self.frozen)
-        self.pool["empty"] = text_encoder(self.tokenizer([""]).to(self.unet.device))[0].half()
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        share = self.options.pool // world
         parts = []
-        for first in tqdm(range(0, self.options.pool, 100), desc="encoding", leave=False):
-            images, captions, scenes = self.data.batch(range(first, first + 100), self.seed, split="train")
+        for first in tqdm(range(rank * share, (rank + 1) * share, 50), desc="encoding", leave=False, mininterval=2):
+            images, captions, scenes = self.data.batch(range(first, min(first + 50, (rank + 1) * share)), self.seed)
             part = self.encode(vae, images, scenes, first)
             part["text"] = text_encoder(self.tokenizer(captions).to(self.unet.device))
             parts.append({name: tensor.half() for name, tensor in part.items()})
-        self.pool |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        with torch.autocast(self.unet.device.type, enabled=False):
+            self.pool = {name: gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+            self.pool["empty"] = text_encoder(self.tokenizer([""]).to(self.unet.device))[0].half()
 
     def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], first: int) -> dict[str, Tensor]:
         latents = vae.encode(images.to(vae.device)).sample(torch.Generator().manual_seed(first))
@@ -90,7 +97,7 @@ class UNetTask(nn.Module):
         if not self.pool:
             self.encode_pool()
         device = self.unet.device
-        chosen = (batch.draw(torch.rand) * self.options.pool).long().to(device)
+        chosen = (batch.draw(torch.rand) * len(self.pool["latents"])).long().to(device)
         latents, context = self.pool["latents"][chosen].float(), self.pool["text"][chosen].float()
         context[batch.draw(torch.rand).to(device) < self.options.caption_dropout] = self.pool["empty"].float()
         timesteps = (batch.draw(torch.rand) * 1000).long().to(device)
@@ -139,6 +146,15 @@ class UNetTask(nn.Module):
         self.unet.save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
         print(f"U-Net: {self.unet.num_parameters():,} parameters")
+
+
+def gather(share: Tensor) -> Tensor:
+    """The shares of all processes behind one another."""
+    if not dist.is_initialized():
+        return share
+    shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
+    dist.all_gather(shares, share)
+    return torch.cat(shares)
 
 
 def initialise(unet: UNet) -> UNet:
