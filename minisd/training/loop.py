@@ -100,12 +100,11 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
     step, seconds = load_state(state_file, task, average, optimizer, settings) if resume else (0, 0.0)
     model = DistributedDataParallel(task) if world > 1 else task
     bf16 = has_bf16(device) if settings.bf16 is None else settings.bf16
-    log = Log(log_file, after=step) if rank == 0 else None
 
     start = saved = pictured = time.monotonic() - seconds
     total = settings.steps or math.inf
     bar = tqdm(total=settings.steps, initial=step, disable=quiet or rank > 0, mininterval=2, smoothing=0.05)
-    with stop_signal() as stopped:
+    with stop_signal() as stopped, Log(log_file, after=step) if rank == 0 else contextlib.nullcontext() as log:
         while step < total and not finished(settings, seconds, device) and not stopped():
             progress = step / settings.steps if settings.steps else seconds / (60 * settings.minutes)
             for group in optimizer.param_groups:
@@ -141,7 +140,6 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
         save_state(state_file, task, average, optimizer, settings, step, seconds)
         draw_picture(average, out / f"picture-{step:07d}.png")
         average.export(out)
-        log.close()
         if stopped():
             print(f"stopped after step {step}; {state_file} holds it: go on with --resume")
 
@@ -243,7 +241,10 @@ class Log:
         self.file.flush()
         self.seconds = seconds
 
-    def close(self) -> None:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
         self.file.close()
 
 

@@ -1,0 +1,197 @@
+"""The loop: resuming, stopping and failing, on a toy task; then each real task for a few steps."""
+
+import csv
+import errno
+import math
+import os
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from minisd import UNet
+from minisd.data import EmojiData
+from minisd.training import inpaint, loop, unet, vae
+from minisd.training.clip import CLIPTask
+from minisd.training.clip import Options as CLIPOptions
+from minisd.training.loop import Settings, train
+
+
+class Toy(nn.Module):
+    """Learns to halve its input. `explode_at` makes the loss infinite in that step, `signal_at` presses Ctrl-C."""
+
+    def __init__(self, width: int = 4, explode_at: int | None = None, signal_at: int | None = None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.width, self.explode_at, self.signal_at, self.steps = width, explode_at, signal_at, 0
+        self.linear = nn.Linear(width, width)
+
+    def config(self) -> dict:
+        return {"width": self.width}
+
+    def forward(self, batch):
+        x = batch.draw(torch.randn, self.width)
+        loss = (self.linear(x) - x / 2).square().mean()
+        step, self.steps = self.steps, self.steps + 1
+        if step == self.signal_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss * math.inf if step == self.explode_at else loss
+
+    def picture(self) -> Image.Image:
+        return Image.new("RGB", (4, 4))
+
+    def export(self, folder: Path) -> None:
+        torch.save(self.linear.weight.detach().clone(), folder / "weight.pt")
+
+
+def settings(**changes) -> Settings:
+    return Settings(**({"batch_size": 8, "steps": 20, "warmup": 5, "bf16": False} | changes))
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "log.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def test_learns_and_leaves_everything_behind(tmp_path):
+    train(Toy(), settings(steps=300, learning_rate=0.05), tmp_path, quiet=True)
+    curve = losses(tmp_path)
+    assert len(curve) == 300
+    assert sum(curve[-10:]) < 0.05 * sum(curve[:10])
+    assert (tmp_path / "picture-0000300.png").exists()
+    assert torch.load(tmp_path / "weight.pt", weights_only=True).diagonal().mean() == pytest.approx(0.5, abs=0.1)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_resumed_run_ends_with_the_same_weights(tmp_path):
+    train(Toy(), settings(), tmp_path / "whole", quiet=True)
+    # Ctrl-C in step 12, then go on in what would be a new process
+    train(Toy(signal_at=12), settings(), tmp_path / "parts", quiet=True)
+    assert state(tmp_path / "parts")["step"] == 13
+    train(Toy(), settings(), tmp_path / "parts", resume=True, quiet=True)
+    whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
+    for part in ("task", "average"):
+        for name in whole[part]:
+            assert torch.equal(whole[part][name], parts[part][name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+    train(Toy(signal_at=3), settings(), tmp_path, quiet=True)
+    assert "stopped after step 4" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_infinite_loss_keeps_the_last_good_state(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"loss is inf .* step 10; the last good state is"):
+        train(Toy(explode_at=10), settings(), tmp_path, save_every=0, quiet=True)
+    saved = state(tmp_path)
+    assert saved["step"] == 10
+    assert all(torch.isfinite(tensor).all() for tensor in saved["task"].values())
+
+
+def test_full_disk_keeps_the_last_good_state(tmp_path, monkeypatch):
+    train(Toy(signal_at=5), settings(), tmp_path, quiet=True)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full(state, path):
+        Path(path).write_bytes(b"half a check")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop.torch, "save", full)
+    with pytest.raises(OSError, match=r"could not save .*No space left.*last good state is kept"):
+        train(Toy(), settings(), tmp_path, resume=True, quiet=True)
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_wrong_resumes_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        train(Toy(), settings(), tmp_path, resume=True, quiet=True)
+    train(Toy(), settings(), tmp_path, quiet=True)
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(Toy(), settings(), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="config width=4, this run has width=6"):
+        train(Toy(width=6), settings(), tmp_path, resume=True, quiet=True)
+    with pytest.raises(ValueError, match="setting batch_size=8, this run has batch_size=16"):
+        train(Toy(), settings(batch_size=16), tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("length", [{}, {"steps": 5, "minutes": 1.0}])
+def test_length_must_be_one_of_two(length):
+    with pytest.raises(ValueError, match="either steps or minutes"):
+        Settings(**length)
+
+
+def test_minutes_end_a_run(tmp_path):
+    train(Toy(), settings(steps=None, minutes=0.01), tmp_path, quiet=True)
+    assert 0.5 < state(tmp_path)["seconds"] < 5
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    rates = [loop.learning_rate(settings(steps=100), step, step / 100) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-3 / 5)
+    assert max(rates) == max(rates[:6])
+    assert rates[-1] == 0
+    assert all(a > b for a, b in pairwise(rates[5:]))
+
+
+# --- the real tasks -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """All four models, trained for two or three steps each, one on top of the other."""
+    out, core = tmp_path_factory.mktemp("runs"), EmojiData("core")
+    train(vae.VAETask(vae.Options(subset="core"), core), settings(steps=2), out / "vae", quiet=True)
+    train(CLIPTask(CLIPOptions(), core), settings(steps=2), out / "clip", quiet=True)
+    options = {"vae": str(out / "vae/vae"), "text": str(out / "clip"), "pool": 16}
+    train(unet.UNetTask(unet.Options(**options), core), settings(steps=3), out / "unet", quiet=True)
+    options["unet"] = str(out / "unet/unet")
+    train(inpaint.InpaintTask(inpaint.InpaintOptions(**options), core), settings(steps=2), out / "inpaint", quiet=True)
+    return out
+
+
+def test_all_four_models_train_and_export(trained):
+    for name, part in (("vae", "vae"), ("clip", "text_encoder"), ("unet", "unet"), ("inpaint", "unet")):
+        assert all(math.isfinite(loss) for loss in losses(trained / name))
+        assert (trained / name / part / "config.json").exists()
+    with Image.open(next(trained.glob("unet/picture-*.png"))) as picture:
+        assert picture.size == (8 * 64, 3 * 64)
+    assert UNet.from_pretrained(trained / "inpaint/unet").config.in_channels == 9
+
+
+def test_widened_unet_computes_what_it_did_before(trained):
+    narrow = UNet.from_pretrained(trained / "unet/unet")
+    wide = inpaint.widen(narrow)
+    torch.manual_seed(0)
+    x, shown, context = torch.randn(2, 4, 16, 16), torch.randn(2, 5, 16, 16), torch.randn(2, 77, 128)
+    with torch.no_grad():
+        before, after = narrow(x, 500, context), wide(torch.cat([x, shown], dim=1), 500, context)
+    assert before.std() > 0
+    torch.testing.assert_close(after, before)
+
+
+def test_masks_cover_some_but_not_all():
+    masks = [unet.random_boxes_and_strokes(np.random.default_rng(i)) for i in range(50)]
+    shares = [mask.mean() for mask in masks]
+    assert all(set(mask.flatten().tolist()) <= {0.0, 1.0} for mask in masks)
+    assert 0 < min(shares) < max(shares) < 0.95
+
+
+def test_min_snr_weight_is_the_formula(trained):
+    task = unet.UNetTask(unet.Options(vae=str(trained / "vae/vae"), text=str(trained / "clip")), EmojiData("core"))
+    t = torch.tensor([0, 500, 999])
+    alphas = task.scheduler.alphas_cumprod[t]
+    snr = alphas / (1 - alphas)
+    assert snr[0] > 5 > snr[1]
+    torch.testing.assert_close(task.weight(t), torch.stack([5 / (snr[0] + 1), *(snr[1:] / (snr[1:] + 1))]))
