@@ -82,6 +82,7 @@ class StableDiffusion:
 
     # --- the three translations -------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Prompts → (B, 77, width), what the U-Net attends to."""
         return self.text_encoder(self.tokenizer(prompts).to(self.device))
