@@ -144,10 +144,11 @@ class Scheduler:
         """
         if self.num_inference_steps is None:
             raise ValueError(f"{type(self).__name__}: call set_timesteps(number of steps) before the loop")
-        due = self.begin_index if self.step_index is None else self.step_index
-        if due is not None and due < len(self._times):
+        counted = self.begin_index if self.step_index is None else self.step_index
+        due = counted or 0
+        if due < len(self._times):
             on_gpu = isinstance(t, Tensor) and t.device.type != "cpu"
-            if on_gpu or float(t) == self._times[due]:
+            if (on_gpu and counted is not None) or float(t) == self._times[due]:
                 return due
         return self._look_up(float(t))
 

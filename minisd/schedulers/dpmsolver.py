@@ -93,8 +93,10 @@ class DPMSolverMultistepScheduler(SigmaScheduler):
         """Lower where the run begins, for want of a history, and where it ends, for stability in few steps."""
         c, left, few = self.config, len(self._times) - i, len(self._times) < 15
         order = min(c.solver_order, len(self.history))
-        if left == 1 and (c.euler_at_final or c.final_sigmas_type == "zero" or (c.lower_order_final and few)):
-            return 1
+        if left == 1:
+            standing = self.sigmas[-2] == self.sigmas[-1]  # Karras sigmas that end at sigma_min: a step of length 0
+            euler = c.euler_at_final or c.final_sigmas_type == "zero" or (c.lower_order_final and few) or standing
+            return 1 if euler else order
         return min(order, 2) if left == 2 and c.lower_order_final and few else order
 
     # --- the other spelling of x ------------------------------------------------------------------------------
