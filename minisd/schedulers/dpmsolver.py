@@ -57,7 +57,7 @@ class DPMSolverMultistepScheduler(SigmaScheduler):
             x_t = sigma_t/sigma_s·x_s - alpha_t·(φ·m + c_1·D_1 + c_2·D_2)
             c_1 = φ/2 ("midpoint") or φ/k - 1 ("heun", and order 3)        c_2 = (φ - k)/k² - 1/2
 
-        D_1 and D_2 are differences of the latest m, in units of h: how it changes along the step.
+        D_1 and D_2, from the differences of the latest m, are its first and second derivative in units of the step.
 
         Args:
             model_output: what the network said about x at timestep t, shaped like x.
@@ -69,7 +69,7 @@ class DPMSolverMultistepScheduler(SigmaScheduler):
         i, output, x_t = self._begin_step(model_output, t, x)
         x0, eps = self._predict(output, x_t, i)
         plus_plus = self.config.algorithm_type == "dpmsolver++"
-        self.history = [*self.history[1 - self.config.solver_order or 1:], x0 if plus_plus else eps]
+        self.history = [*self.history, x0 if plus_plus else eps][-self.config.solver_order:]
 
         sigmas = self.sigmas[max(0, i - 2): i + 2].double()
         *_, h = lambdas = (-sigmas.log()).diff()  # of the steps up to now, and of this one

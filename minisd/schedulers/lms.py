@@ -32,7 +32,7 @@ class LMSDiscreteScheduler(SigmaScheduler):
         """
         i, output, x_t = self._begin_step(model_output, t, x)
         x0, eps = self._predict(output, x_t, i)
-        self.history = [*self.history[-3:], eps]
+        self.history = [*self.history, eps][-4:]
         # As in diffusers, a run that begins in the middle takes the weights of four slopes from its first step, when
         # it knows fewer: the weights of those unknown fall away.
         weights = lms_coefficients(self.sigmas[max(0, i - 3): i + 2].tolist())

@@ -22,6 +22,9 @@ class PNDMScheduler(Scheduler):
 
     With `skip_prk_steps` (Stable Diffusion's "PLMS") the second timestep comes twice, to make a better first step;
     without, the first three steps are Runge-Kutta steps of four network calls each.
+
+    As in diffusers, outputs are averaged as they are. That suits ε; v, which turns from ε towards x0 along the way,
+    loses an order of accuracy by it.
     """
 
     DEFAULTS = COMMON | {"timestep_spacing": "leading", "skip_prk_steps": False, "set_alpha_to_one": False}
@@ -74,7 +77,7 @@ class PNDMScheduler(Scheduler):
             return self._transfer(self.first_x, (output + self.history[0]) / 2, t + delta, t)
         if self.calls == 0:
             self.first_x = x
-        self.history = [*self.history[-3:], output]
+        self.history = [*self.history, output][-4:]
         weights = ADAMS_BASHFORTH[len(self.history)]
         slope = sum(weight * e for weight, e in zip(weights, reversed(self.history)))
         return self._transfer(x, slope, t, t - delta)
