@@ -1,0 +1,76 @@
+"""Put trained parts together into the folder that `StableDiffusion.from_pretrained` opens.
+
+    python -m minisd.training.assemble assets/mini
+    python -m minisd.training.assemble assets/mini-inpaint --unet runs/inpaint
+
+Beside the half-precision weights the folder gets `training/`: each run's log, thinned out, and its curves.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from minisd import VAE, DDIMScheduler, StableDiffusion, TextEncoder, Tokenizer, UNet
+from minisd.training.unet import SCHEDULE
+
+
+def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
+    """Write the five parts in fp16, and the logs and curves of the runs that made them."""
+    sd = StableDiffusion(
+        tokenizer=Tokenizer.from_pretrained(clip / "tokenizer"),
+        text_encoder=TextEncoder.from_pretrained(clip / "text_encoder"),
+        unet=UNet.from_pretrained(unet / "unet"), vae=VAE.from_pretrained(vae / "vae"),
+        scheduler=DDIMScheduler(**SCHEDULE))
+    sd.save_pretrained(folder, dtype=torch.float16)
+    (folder / "training").mkdir(exist_ok=True)
+    runs = {run.name: read_log(run / "log.csv") for run in (vae, clip, unet) if (run / "log.csv").exists()}
+    for name, rows in runs.items():
+        write_thinned(rows, folder / "training" / f"{name}.csv")
+    draw_curves(runs, folder / "training" / "curves.png")
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_thinned(rows: list[dict[str, str]], path: Path, every: int = 10) -> None:
+    """Every tenth line of a log, and the last."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows[::every] + ([] if (len(rows) - 1) % every == 0 else rows[-1:]))
+
+
+def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
+    """Loss against samples seen, one panel a run: every step in grey, the mean over 1 % of the run in colour."""
+    figure = Figure(figsize=(4.2 * len(runs), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(runs), squeeze=False)
+    for axis, (name, rows) in zip(axes[0], runs.items()):
+        samples = np.array([float(row["samples"]) for row in rows]) / 1000
+        loss = np.array([float(row["loss"]) for row in rows])
+        window = max(1, len(loss) // 100)
+        smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
+        axis.plot(samples, loss, color="0.8", linewidth=0.6, label="each step")
+        axis.plot(samples[window - 1:], smooth, color="#0072b2", label=f"mean of {window} steps")
+        axis.set(title=f"{name}: {float(rows[-1]['seconds']) / 60:.0f} minutes", xlabel="samples seen, in thousands",
+                 ylabel="loss", yscale="log")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to write")
+    for part in ("vae", "clip", "unet"):
+        parser.add_argument(f"--{part}", type=Path, default=Path("runs") / part, help="the run's folder (%(default)s)")
+    assemble(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
