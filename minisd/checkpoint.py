@@ -99,7 +99,7 @@ def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str
     if networks["text_encoder"].config.hidden_act == "gelu":  # SD 2 pads with id 0, and its 768-pixel models predict v
         tokenizer.pad_id = 0
         schedule = SD_SCHEDULE | {"prediction_type": "v_prediction"}
-    return {"tokenizer": tokenizer, "scheduler": schedulers.DDIMScheduler(**schedule), **networks}
+    return {"tokenizer": tokenizer, "scheduler": schedulers.DDIMScheduler.from_config(schedule), **networks}
 
 
 def scheduler_class(name: str) -> type:

@@ -91,7 +91,7 @@ class StableDiffusion:
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generator = None) -> Tensor:
         """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
         pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.dtype)
-        return self.vae.encode(pixels).sample(generator) * self.vae.config.scaling_factor
+        return self.vae.encode(pixels).sample(generator).float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -166,8 +166,8 @@ class StableDiffusion:
         generator = make_generators(seed, generator, batch)
         check_output(output)
         timesteps = self._timesteps(num_inference_steps, strength)
-        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, "image").to(self.device, self.dtype)
-        mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, "mask").to(self.device, self.dtype)
+        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, "image").to(self.device)
+        mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, "mask").to(self.device)
         nine_channels = self.unet.config.in_channels == 9
 
         clean = self.encode_image(pixels, generator) if strength < 1 or not nine_channels else None
@@ -194,6 +194,8 @@ class StableDiffusion:
                  keep: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
         """From noise to latents of a picture, one U-Net call and one scheduler step at a time.
 
+        Latents stay in float32 all the way, whatever the networks are in: a step changes them by little.
+
         Args:
             context: (2B, 77, width), negative prompts first; (B, 77, width) when guidance_scale is 1.
             shown: (B, 5, h, w), mask and masked image, for a 9-channel U-Net.
@@ -204,7 +206,8 @@ class StableDiffusion:
         for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
             inputs = self.scheduler.scale_model_input(latents, t)
             inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
-            noise_pred = self.unet(torch.cat([inputs] * 2) if guided else inputs, t, context)
+            inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
+            noise_pred = self.unet(inputs, t, context).float()
             if guided:
                 negative, positive = noise_pred.chunk(2)
                 noise_pred = negative + guidance_scale * (positive - negative)
@@ -216,7 +219,7 @@ class StableDiffusion:
                     clean = self.scheduler.add_noise(clean, noise, timesteps[i + 1: i + 2].repeat(len(clean)))
                 latents = (1 - mask) * clean + mask * latents
             if callback is not None:
-                callback(i, t, latents, step.pred_original_sample)
+                callback(i, t, latents, getattr(step, "pred_original_sample", None))  # diffusers' PNDM has none
         return latents
 
     # --- arguments checked and prepared -----------------------------------------------------------------------
@@ -256,7 +259,7 @@ class StableDiffusion:
             raise ValueError(f"strength={strength} of {num_inference_steps} steps leaves none to run; "
                              f"it must be at least {1 / num_inference_steps:.3g}")
         start = (num_inference_steps - run) * self.scheduler.order  # Heun calls the U-Net twice a step
-        if start:
+        if hasattr(self.scheduler, "set_begin_index"):  # spares the loop a look at t, which waits for a GPU
             self.scheduler.set_begin_index(start)
         return self.scheduler.timesteps[start:]
 
@@ -264,10 +267,10 @@ class StableDiffusion:
         batch, height, width = shape
         shape = (batch, self.vae.config.latent_channels, height // self.vae.downscale, width // self.vae.downscale)
         if latents is None:
-            return randn(shape, generator, self.device, self.dtype)
+            return randn(shape, generator, self.device)
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; for this call it must be {shape}")
-        return latents.to(self.device, self.dtype)
+        return latents.to(self.device, torch.float32)
 
     def _output(self, latents: Tensor, output: str) -> Images:
         if output == "latent":
