@@ -26,18 +26,6 @@ class Concept:
     words: list[str]
 
 
-def assets_folder() -> Path:
-    """The folder `assets`: inside the installed package, or beside it in a checkout.
-
-    Raises FileNotFoundError where there is neither.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "assets", package.parent / "assets"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f"no folder 'assets' in {package} or beside it; run in a checkout of minisd")
-
-
 def read_captions(path: Path) -> list[Concept]:
     """The records of captions.json. FileNotFoundError, or ValueError if they are not what build.py writes."""
     if not path.is_file():

@@ -93,6 +93,13 @@ def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: tor
 
 
 def assets_folder() -> Path:
-    """Where the weights and data that come with minisd lie: inside an installed wheel, else in the checkout."""
-    inside = Path(__file__).parent / "assets"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "assets"
+    """Where the weights and data that come with minisd lie: inside an installed wheel, else in the checkout.
+
+    Raises:
+        FileNotFoundError: in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "assets", package.parent / "assets"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"no folder 'assets' in {package} or beside it; run in a checkout of minisd")

@@ -1,6 +1,7 @@
 """Fine-tune the U-Net to inpaint: show it, beside the noisy latents, the mask and the latents of the masked picture."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from minisd.data import Scene
-from minisd.training.unet import PROMPTS, Options, UNetTask, random_boxes_and_strokes
+from minisd.training.unet import PROMPTS, Options, UNetTask
 from minisd.training.vae import HELD_OUT, grid
 from minisd.unet import UNet
 from minisd.vae import VAE
@@ -72,3 +73,21 @@ class InpaintTask(UNetTask):
         filled = self.sample([self.data.caption(scene) for scene in scenes],
                              shown=self.encode_masked(vae, images, masks).repeat(2, 1, 1, 1))
         return grid([images * (1 - masks), filled])
+
+
+def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.ndarray:
+    """A mask (size, size) of zeros and ones: one to three boxes, or a thick stroke from side to side."""
+    mask = np.zeros((size, size), dtype=np.float32)
+    if rng.random() < 0.5:
+        for _ in range(rng.integers(1, 4)):
+            height, width = rng.integers(size // 6, size // 2 + 8, size=2)
+            y, x = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+            mask[y: y + height, x: x + width] = 1
+        return mask
+    points = rng.uniform(0, size, size=(rng.integers(2, 5), 2))
+    radius = rng.uniform(size / 12, size / 6)
+    yx = np.stack(np.mgrid[:size, :size], axis=-1)
+    for a, b in pairwise(points):
+        for part in np.linspace(0, 1, 24):
+            mask[((yx - (a + part * (b - a))) ** 2).sum(-1) < radius**2] = 1
+    return mask

@@ -5,10 +5,8 @@ encoding the same picture again.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
@@ -166,21 +164,3 @@ def initialise(unet: UNet) -> UNet:
             nn.init.zeros_(module.proj_out.weight)
     nn.init.zeros_(unet.conv_out.weight)
     return unet
-
-
-def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.ndarray:
-    """A mask (size, size) of zeros and ones: one to three boxes, or a thick stroke from side to side."""
-    mask = np.zeros((size, size), dtype=np.float32)
-    if rng.random() < 0.5:
-        for _ in range(rng.integers(1, 4)):
-            height, width = rng.integers(size // 6, size // 2 + 8, size=2)
-            y, x = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
-            mask[y: y + height, x: x + width] = 1
-        return mask
-    points = rng.uniform(0, size, size=(rng.integers(2, 5), 2))
-    radius = rng.uniform(size / 12, size / 6)
-    yx = np.stack(np.mgrid[:size, :size], axis=-1)
-    for a, b in pairwise(points):
-        for part in np.linspace(0, 1, 24):
-            mask[((yx - (a + part * (b - a))) ** 2).sum(-1) < radius**2] = 1
-    return mask

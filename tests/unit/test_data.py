@@ -20,7 +20,7 @@ from minisd.data import (
     background_of,
     is_held_out,
 )
-from minisd.sprites import assets_folder
+from minisd.weights import assets_folder
 
 EMOJI = assets_folder() / "emoji"
 

@@ -182,7 +182,7 @@ def test_widened_unet_computes_what_it_did_before(trained):
 
 
 def test_masks_cover_some_but_not_all():
-    masks = [unet.random_boxes_and_strokes(np.random.default_rng(i)) for i in range(50)]
+    masks = [inpaint.random_boxes_and_strokes(np.random.default_rng(i)) for i in range(50)]
     shares = [mask.mean() for mask in masks]
     assert all(set(mask.flatten().tolist()) <= {0.0, 1.0} for mask in masks)
     assert 0 < min(shares) < max(shares) < 0.95
