@@ -3,7 +3,8 @@
     python -m minisd.training.assemble assets/mini
     python -m minisd.training.assemble assets/mini-inpaint --unet runs/inpaint
 
-Beside the half-precision weights the folder gets `training/`: each run's log, thinned out, and its curves.
+Beside the half-precision weights the folder gets `training/`, each run's log, thinned out, and its curves;
+`samples.png` shows what the model draws.
 """
 
 import argparse
@@ -13,9 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 
 from minisd import VAE, DDIMScheduler, StableDiffusion, TextEncoder, Tokenizer, UNet
+from minisd.data import STYLES
 from minisd.training.unet import SCHEDULE
+
+SHOWN = [("a pizza", "white"), ("a cat face", "blue"), ("a rocket", "yellow"), ("a red apple", "green"),
+         ("a sunflower", "purple"), ("a robot", "pink")]
 
 
 def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
@@ -31,6 +38,8 @@ def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
     for name, rows in runs.items():
         write_thinned(rows, folder / "training" / f"{name}.csv")
     draw_curves(runs, folder / "training" / "curves.png")
+    if sd.unet.config.in_channels == 4:
+        draw_samples(sd, folder / "samples.png")
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
@@ -59,8 +68,27 @@ def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
         axis.plot(samples[window - 1:], smooth, color="#0072b2", label=f"mean of {window} steps")
         axis.set(title=f"{name}: {float(rows[-1]['seconds']) / 60:.0f} minutes", xlabel="samples seen, in thousands",
                  ylabel="loss", yscale="log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 5.0) -> None:
+    """A table of pictures, the first that seed 0 gives: styles down, things and backgrounds across."""
+    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    axes = figure.subplots(len(STYLES), len(SHOWN))
+    for row, style in zip(axes, STYLES.values()):
+        prompts = [f"a {style} of {thing} on a {colour} background" for thing, colour in SHOWN]
+        images = sd.text_to_image(prompts, guidance_scale=guidance_scale, seed=0, progress=False)
+        for axis, image, (thing, colour) in zip(row, images, SHOWN):
+            axis.imshow(image.resize((256, 256), Image.Resampling.LANCZOS))
+            axis.set(xticks=[], yticks=[])
+            if row is axes[0]:
+                axis.set_title(f"{thing}\n{colour}", fontsize=11)
+        row[0].set_ylabel(f"a {style}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 
