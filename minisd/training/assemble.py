@@ -86,9 +86,9 @@ def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 5.0) -
         for axis, image, (thing, colour) in zip(row, images, SHOWN):
             axis.imshow(image.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
-            if row is axes[0]:
-                axis.set_title(f"{thing}\n{colour}", fontsize=11)
         row[0].set_ylabel(f"a {style}", fontsize=11)
+    for axis, (thing, colour) in zip(axes[0], SHOWN):
+        axis.set_title(f"{thing},\n{colour}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 
