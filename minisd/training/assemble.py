@@ -83,7 +83,7 @@ def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 5.0) -
     for row, style in zip(axes, STYLES.values()):
         prompts = [f"a {style} of {thing} on a {colour} background" for thing, colour in SHOWN]
         images = sd.text_to_image(prompts, guidance_scale=guidance_scale, seed=0, progress=False)
-        for axis, image, (thing, colour) in zip(row, images, SHOWN):
+        for axis, image in zip(row, images):
             axis.imshow(image.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(f"a {style}", fontsize=11)
