@@ -51,6 +51,9 @@ class StableDiffusion:
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
                              f"the text encoder's is {text_encoder.config.hidden_size}: they do not belong together")
+        if tokenizer.vocab_size > text_encoder.config.vocab_size:
+            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only "
+                             f"{text_encoder.config.vocab_size}: they do not belong together")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
 
