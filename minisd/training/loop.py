@@ -10,10 +10,9 @@ take the same steps as one with the double batch.
 
 import contextlib
 import copy
-import csv
 import math
-import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +24,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
+
+from minisd.training.state import Log, load_state, save_state
+
+LINE_EVERY = 100  # steps between lines of progress, where there is no terminal to show a bar
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,18 @@ class Settings:
     def __post_init__(self):
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either steps or minutes: how long to train")
+        for name in ("batch_size", "learning_rate", "warmup", "clip", "steps", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:  # NaN, too, is neither
+                raise ValueError(f"{name}={value}: it must be above 0")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema={self.ema}: it must be at least 0 and below 1")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay={self.weight_decay}: it must be at least 0")
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise ValueError(f"device={self.device!r}: it must be 'cpu' or 'cuda'")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device={self.device!r}: PyTorch finds no GPU here; use 'cpu'")
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,9 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
 
     Raises:
         FileExistsError: there is a run in `out` and resume is False.
-        FileNotFoundError, ValueError: nothing to resume, or a checkpoint of another config or other settings.
+        FileNotFoundError, ValueError: nothing to resume, or a checkpoint that is damaged, of another config or of
+            other settings.
+        OSError: a checkpoint cannot be written (a full disk); the one before it is kept.
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
     """
     out = Path(out)
@@ -97,15 +114,22 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
     average = copy.deepcopy(task).requires_grad_(False)  # the EMA
     optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=settings.learning_rate,
                                   betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
-    step, seconds = load_state(state_file, task, average, optimizer, settings) if resume else (0, 0.0)
+    step, seconds = load_state(state_file, task, average, optimizer, asdict(settings)) if resume else (0, 0.0)
     model = DistributedDataParallel(task) if world > 1 else task
     bf16 = has_bf16(device) if settings.bf16 is None else settings.bf16
 
-    start = saved = pictured = time.monotonic() - seconds
+    saved = pictured = time.monotonic()
+    start = saved - seconds
     total = settings.steps or math.inf
-    bar = tqdm(total=settings.steps, initial=step, disable=quiet or rank > 0, mininterval=2, smoothing=0.05)
+    stopping = False
+    quiet = quiet or rank > 0
+    lines = not quiet and not sys.stderr.isatty()  # in a file, lines read better than a bar
+    bar = tqdm(total=settings.steps, initial=step, disable=quiet or lines, mininterval=2, smoothing=0.05)
     with stop_signal() as stopped, Log(log_file, after=step) if rank == 0 else contextlib.nullcontext() as log:
-        while step < total and not finished(settings, seconds, device) and not stopped():
+        while step < total:
+            seconds, stopping = agree(time.monotonic() - start, stopped(), device)
+            if stopping or (settings.minutes and seconds >= 60 * settings.minutes):
+                break
             progress = step / settings.steps if settings.steps else seconds / (60 * settings.minutes)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, progress)
@@ -122,25 +146,27 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
             update_average(average, task, min(settings.ema, (1 + step) / (10 + step)))
             step += 1
 
-            seconds = time.monotonic() - start
-            rate = settings.batch_size / (seconds - log.seconds) if log else 0
-            bar.update()
-            bar.set_postfix_str(f"loss {value:.4f}, {rate:.0f} images/s", refresh=False)
             if log:
+                seconds = time.monotonic() - start
                 rate = optimizer.param_groups[0]["lr"]
+                said = f"loss {value:.4f}, {settings.batch_size / (seconds - log.seconds):.0f} images/s"
+                bar.update()
+                bar.set_postfix_str(said, refresh=False)
+                if lines and step % LINE_EVERY == 0:
+                    print(f"step {step}, {seconds / 60:.1f} minutes, {said}", file=sys.stderr, flush=True)
                 log.write(step, seconds, step * settings.batch_size, value, rate, float(norm))
                 if time.monotonic() - saved > save_every:
-                    save_state(state_file, task, average, optimizer, settings, step, seconds)
+                    save_state(state_file, task, average, optimizer, asdict(settings), step, seconds)
                     saved = time.monotonic()
                 if time.monotonic() - pictured > picture_every:
                     draw_picture(average, out / f"picture-{step:07d}.png")
                     pictured = time.monotonic()
     bar.close()
     if rank == 0:
-        save_state(state_file, task, average, optimizer, settings, step, seconds)
+        save_state(state_file, task, average, optimizer, asdict(settings), step, seconds)
         draw_picture(average, out / f"picture-{step:07d}.png")
         average.export(out)
-        if stopped():
+        if stopping:
             print(f"stopped after step {step}; {state_file} holds it: go on with --resume")
 
 
@@ -164,12 +190,17 @@ def mean_over_processes(loss: Tensor) -> float:
     return loss.item()
 
 
-def finished(settings: Settings, seconds: float, device: torch.device) -> bool:
-    """Whether the minutes are over, by the clock of the first process."""
-    over = torch.tensor(float(settings.minutes is not None and seconds >= 60 * settings.minutes), device=device)
-    if dist.is_initialized():
-        dist.broadcast(over, src=0)
-    return bool(over)
+def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
+    """The clock, and whether anybody was asked to stop, the same for all processes.
+
+    Each has its own clock and gets its own signal. If they differed in the learning rate, their weights would drift
+    apart; if one left a step earlier than the others, these would wait for it for ever.
+    """
+    if not dist.is_initialized():
+        return seconds, stop
+    both = torch.tensor([seconds, float(stop)], device=device, dtype=torch.float64)
+    dist.all_reduce(both, dist.ReduceOp.MAX)
+    return both[0].item(), bool(both[1])
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -182,70 +213,12 @@ def fast_attention(device: torch.device) -> contextlib.AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
-def save_state(path: Path, task, average, optimizer, settings: Settings, step: int, seconds: float) -> None:
-    """Write everything that going on needs, to a new file that then takes the old one's place."""
-    state = {"task": task.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-             "config": task.config(), "settings": asdict(settings), "step": step, "seconds": seconds}
-    temporary = path.with_suffix(".tmp")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"could not save {path} ({error}); the last good state is kept") from None
-
-
-def load_state(path: Path, task, average, optimizer, settings: Settings) -> tuple[int, float]:
-    """Put the saved state in place; returns (step, seconds)."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: there is nothing to resume")
-    state = torch.load(path, map_location=settings.device, weights_only=True)
-    length = ("steps", "minutes", "device", "bf16")  # these may change between stretches of one run
-    for what, theirs, ours in (("config", state["config"], task.config()),
-                               ("setting", state["settings"], asdict(settings))):
-        for name in sorted(ours.keys() | theirs.keys() - set(length)):
-            if name not in length and theirs.get(name) != ours.get(name):
-                raise ValueError(f"{path} was trained with {what} {name}={theirs.get(name)!r}, "
-                                 f"this run has {name}={ours.get(name)!r}")
-    task.load_state_dict(state["task"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["seconds"]
-
-
 def draw_picture(task, path: Path) -> None:
     """Save the task's progress picture. Training mode and random numbers are left as they were."""
     task.eval()
     with torch.no_grad(), torch.random.fork_rng():
         task.picture().save(path)
     task.train()
-
-
-class Log:
-    """log.csv, one line a step; on resuming, lines of steps after the checkpoint are dropped."""
-
-    COLUMNS = ("step", "seconds", "samples", "loss", "learning_rate", "gradient_norm")
-
-    def __init__(self, path: Path, after: int):
-        rows = []
-        if after and path.exists():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row and row[0] != "step" and int(row[0]) <= after]
-        self.seconds = float(rows[-1][1]) if rows else 0.0
-        self.file = path.open("w", newline="")
-        self.writer = csv.writer(self.file)
-        self.writer.writerows([self.COLUMNS, *rows])
-
-    def write(self, step: int, seconds: float, samples: int, loss: float, rate: float, norm: float) -> None:
-        self.writer.writerow([step, f"{seconds:.2f}", samples, f"{loss:.6g}", f"{rate:.4g}", f"{norm:.4g}"])
-        self.file.flush()
-        self.seconds = seconds
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.file.close()
 
 
 @contextlib.contextmanager

@@ -126,6 +126,36 @@ def test_wrong_resumes_are_refused(tmp_path):
         train(Toy(), settings(batch_size=16), tmp_path, resume=True, quiet=True)
 
 
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"junk" * 100, lambda b: b""])
+def test_damaged_state_is_named(tmp_path, damage):
+    train(Toy(), settings(), tmp_path, quiet=True)
+    file = tmp_path / "state.pt"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"state\.pt is damaged or not a checkpoint"):
+        train(Toy(), settings(steps=30), tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("batch_size", 0), ("learning_rate", -1.0), ("learning_rate", math.nan), ("warmup", 0), ("clip", 0.0),
+    ("steps", -5), ("ema", 1.0), ("weight_decay", -0.1), ("device", "abacus")])
+def test_impossible_settings_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        settings(**{name: value})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu_is_said():
+    with pytest.raises(ValueError, match="no GPU here"):
+        settings(device="cuda")
+
+
+def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):
+    train(Toy(), settings(steps=2 * loop.LINE_EVERY), tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step 100", "step 200"]
+    assert all("loss " in line and "images/s" in line for line in lines)
+
+
 @pytest.mark.parametrize("length", [{}, {"steps": 5, "minutes": 1.0}])
 def test_length_must_be_one_of_two(length):
     with pytest.raises(ValueError, match="either steps or minutes"):
