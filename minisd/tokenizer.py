@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding (BPE): from a prompt to 77 numbers, exactly as CLIP does it.
 
-Sources: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units" (BPE); Radford et al.
-2019, section 2.2 (on bytes); Radford et al. 2021, section 2.4 (CLIP's: lower case, `</w>` ends a word).
+Sources: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units" (BPE); Radford et
+al. 2019, section 2.2 (on bytes); Radford et al. 2021, section 2.4 (CLIP's: lower case, `</w>` ends a word).
 """
 
 import json
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from minisd.weights import atomic_folder, read_json
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-SPECIAL = regex.compile(f"({regex.escape(START)}|{regex.escape(END)})")
-# English contractions, runs of letters, single digits, and runs of anything else
-WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
+# A word: an English contraction, a run of letters, a single digit, or a run of anything else.
+# START and END come first: in lower case, "<|ENDOFTEXT|>!" looks like an end token and must not stick to the "!".
+WORD = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 
 
 def byte_symbols() -> dict[int, str]:
@@ -42,39 +42,51 @@ BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in SYMBOL_OF_BYTE.items()}
 def clean(text: str) -> str:
     """Composed characters (NFC), one space for any white space, lower case.
 
-    This is what transformers' CLIPTokenizer does. OpenAI's own code also repaired wrong encodings (ftfy) and replaced
-    HTML entities; transformers no longer does, and equal ids matter more.
+    This is what transformers' CLIPTokenizer does. OpenAI's own code also repaired wrong encodings (ftfy) and
+    replaced HTML entities; transformers no longer does, and equal ids matter more.
     """
     text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
     return "".join(character.lower() for character in text)  # one by one: no special case for a final sigma
 
 
+def split_words(text: str) -> list[str]:
+    """Clean a text and split it: "It's  2 cats" → it, 's, 2, cats. What looks like END is <|, endoftext, |>."""
+    words = []
+    for word in WORD.findall(clean(text)):
+        words += [word[:2], word[2:-2], word[-2:]] if word in (START, END) else [word]
+    return words
+
+
 def to_symbols(word: str) -> tuple[str, ...]:
     """A word → the symbols of its UTF-8 bytes, the last one marked as the end of a word: "cat" → c, a, t</w>."""
     symbols = [SYMBOL_OF_BYTE[byte] for byte in word.encode("utf-8")]
-    return (*symbols[:-1], symbols[-1] + "</w>")
+    return (*symbols[:-1], symbols[-1] + END_OF_WORD)
 
 
 def merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     """Join every occurrence of a pair of neighbours: (c, a, t</w>) and pair (c, a) → (ca, t</w>)."""
     merged, i = [], 0
     while i < len(symbols):
-        if symbols[i: i + 2] == pair:
-            merged.append(pair[0] + pair[1])
-            i += 2
-        else:
-            merged.append(symbols[i])
-            i += 1
+        here = symbols[i: i + 2] == pair
+        merged.append(pair[0] + pair[1] if here else symbols[i])
+        i += 2 if here else 1
     return tuple(merged)
+
+
+def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """Token → id in CLIP's order: 256 bytes, 256 bytes that end a word, what the merges make, start, end."""
+    symbols = list(SYMBOL_OF_BYTE.values())
+    tokens = [*symbols, *(symbol + END_OF_WORD for symbol in symbols), *(a + b for a, b in merges), START, END]
+    return {token: i for i, token in enumerate(tokens)}
 
 
 class Tokenizer:
     """Text to token ids and back.
 
     Args:
-        vocab: token → id; must hold the start and end tokens.
+        vocab: token → id; must hold the start and end tokens, and what every merge joins and makes.
         merges: pairs of symbols, those learnt first first.
-        pad_id: fills the places behind the end token; None takes the end token's id, as SD 1 does (SD 2 pads with 0).
+        pad_id: fills the places behind the end token; None takes the end token's id, as SD 1 does (SD 2: 0).
     """
 
     context_length = 77
@@ -82,27 +94,34 @@ class Tokenizer:
     def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], pad_id: int | None = None):
         if missing := [token for token in (START, END) if token not in vocab]:
             raise ValueError(f"vocab lacks {' and '.join(missing)}")
-        self.vocab, self.merges = vocab, merges
+        for number, pair in enumerate(merges, 1):
+            if len(pair) != 2 or not all(token in vocab for token in (*pair, "".join(pair))):
+                raise ValueError(f"merge {number} is {' '.join(pair)!r}; it must be two tokens of the vocabulary "
+                                 "that together are a third")
+        self.vocab, self.merges, self.vocab_size = vocab, merges, len(vocab)
         self.rank = {pair: i for i, pair in enumerate(merges)}
         self.token_of_id = {i: token for token, i in vocab.items()}
         self.start_id, self.end_id = vocab[START], vocab[END]
         self.pad_id = self.end_id if pad_id is None else pad_id
-        self.cache: dict[str, list[str]] = {}
+        if self.pad_id not in self.token_of_id:
+            raise ValueError(f"pad_id={pad_id} is not in the vocabulary of {len(vocab)} tokens")
+        self.cache: dict[str, list[str]] = {}  # words that were met before
 
-    @property
-    def vocab_size(self) -> int:
-        return len(self.vocab)
-
-    # --- text to ids ------------------------------------------------------------------------------------------
+    # --- text to ids and back ---------------------------------------------------------------------------------
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text, without start and end: "pyramids" → ["pyra", "mids</w>"], or as was learnt."""
+        """The tokens of a text, without start and end: "pyramids" → ["pyra", "mids</w>"], or as was learnt.
+
+        Start, end and padding token in the text stand for themselves, as in transformers (in lower case only):
+        where "!" pads (SD 2), "hi!" gives ["hi</w>", "!"], and not "!</w>".
+        """
+        special = [START, END, self.token_of_id[self.pad_id]]
         tokens = []
-        for part in SPECIAL.split(text):  # a special token in the text stands for itself
-            if part in (START, END):
+        for part in regex.split(f"({'|'.join(map(regex.escape, special))})", text):
+            if part in special:
                 tokens.append(part)
             else:
-                tokens += [token for word in WORD.findall(clean(part)) for token in self._merge_word(word)]
+                tokens += [token for word in split_words(part) for token in self._merge_word(word)]
         return tokens
 
     def _merge_word(self, word: str) -> list[str]:
@@ -118,7 +137,7 @@ class Tokenizer:
         return self.cache[word]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without start, end and padding. A token outside the vocabulary becomes the end token."""
+        """Ids of a text, without start, end and padding; a token that the vocabulary lacks becomes the end token."""
         return [self.vocab.get(token, self.end_id) for token in self.tokenize(text)]
 
     def __call__(self, text: str | list[str]) -> Tensor:
@@ -126,15 +145,11 @@ class Tokenizer:
 
         Raises:
             TypeError: something else than a string or a list of them.
+            ValueError: half a surrogate pair in a text, which is no character.
         """
-        texts = [text] if isinstance(text, str) else text
-        if not isinstance(texts, (list, tuple)):
-            raise TypeError(f"prompt must be a string or a list of strings, not {type(text).__name__}")
-        rows = []
-        for i, one in enumerate(texts):
-            if not isinstance(one, str):
-                raise TypeError(f"prompt must be a string or a list of strings; item {i} is a {type(one).__name__}")
-            ids, room = self.encode(one), self.context_length - 2
+        rows, room = [], self.context_length - 2
+        for one in check_texts("prompt", [text] if isinstance(text, str) else text):
+            ids = self.encode(one)
             if len(ids) > room:
                 warnings.warn(f"the prompt has {len(ids)} tokens and only {room} fit; this was cut off: "
                               f"{self.decode(ids[room:])!r}", stacklevel=2)
@@ -143,13 +158,13 @@ class Tokenizer:
         return torch.tensor(rows, dtype=torch.long).view(len(rows), self.context_length)
 
     def decode(self, ids: list[int] | Tensor) -> str:
-        """Ids → text, without special tokens and padding. Case and white space are not what they were."""
+        """One row of ids → text, without start, end and padding. Case and white space are not what they were."""
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
-        if self.end_id in ids:
-            ids = ids[: ids.index(self.end_id)]
-        symbols = "".join(self.token_of_id[i] for i in ids if i != self.start_id).replace("</w>", " ")
-        data = b"".join(bytes([BYTE_OF_SYMBOL[s]]) if s in BYTE_OF_SYMBOL else s.encode() for s in symbols)
-        return data.decode("utf-8", errors="replace").strip()
+        if unknown := [i for i in ids if isinstance(i, list) or i not in self.token_of_id]:
+            raise ValueError(f"ids must be one row of numbers below {self.vocab_size}, and holds {unknown[0]}")
+        tokens = [self.token_of_id[i] for i in ids if i not in (self.start_id, self.end_id, self.pad_id)]
+        data = b"".join(bytes([BYTE_OF_SYMBOL[s]]) if s in BYTE_OF_SYMBOL else s.encode() for s in "".join(tokens))
+        return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ").strip()
 
     # --- learning, loading, saving ----------------------------------------------------------------------------
 
@@ -157,42 +172,35 @@ class Tokenizer:
     def train(cls, texts: list[str], vocab_size: int) -> Self:
         """Learn merges from texts: again and again join the most frequent pair of neighbours.
 
+        Of pairs that are equally frequent, the alphabetically first is joined (by the first symbol, then the
+        second). Learning stops early when every word of the texts is one token.
+
         Args:
             vocab_size: 256 bytes, 256 bytes that end a word, the merges, start and end: at least 514.
-
-        Of pairs that are equally frequent, the alphabetically first is joined. Learning stops early when every word of
-        the texts is one token.
         """
         if vocab_size < 514:
             raise ValueError(f"vocab_size={vocab_size}; it must be at least 514: 256 bytes twice, start and end")
-        counts = Counter(word for text in texts for word in WORD.findall(clean(text)))
-        words = [to_symbols(word) for word in counts]
-        often = list(counts.values())
-        pair_counts, where = Counter(), defaultdict(set)  # where: in which words a pair occurs
-        for i, symbols in enumerate(words):
-            for pair in pairwise(symbols):
-                pair_counts[pair] += often[i]
+        counts = Counter(word for text in check_texts("texts", texts) for word in split_words(text))
+        words, often = [to_symbols(word) for word in counts], list(counts.values())
+        pair_counts, where = Counter(), defaultdict(set)  # where: the words in which a pair occurs
+
+        def count(i: int, sign: int) -> None:
+            for pair in pairwise(words[i]):
+                pair_counts[pair] += sign * often[i]
                 where[pair].add(i)
 
+        for i in range(len(words)):
+            count(i, +1)
         merges = []
-        while len(merges) < vocab_size - 514 and pair_counts:
+        while len(merges) < vocab_size - 514 and any(pair_counts.values()):
             best = min(pair_counts, key=lambda pair: (-pair_counts[pair], pair))
-            if pair_counts[best] <= 0:
-                break
             merges.append(best)
-            for i in where.pop(best):  # only these words change
-                for pair in pairwise(words[i]):
-                    pair_counts[pair] -= often[i]
+            for i in list(where[best]):  # only these words change
+                count(i, -1)
                 words[i] = merge(words[i], best)
-                for pair in pairwise(words[i]):
-                    pair_counts[pair] += often[i]
-                    where[pair].add(i)
-            pair_counts = +pair_counts  # drops pairs whose count fell to zero
-
-        bytes_ = list(SYMBOL_OF_BYTE.values())
-        tokens = [*bytes_, *(symbol + "</w>" for symbol in bytes_), *(a + b for a, b in merges)]
-        tokens = [*dict.fromkeys(tokens), START, END]  # two merges can spell the same token
-        return cls({token: i for i, token in enumerate(tokens)}, merges)
+                count(i, +1)
+            del pair_counts[best], where[best]
+        return cls(clip_vocabulary(merges), merges)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -200,23 +208,26 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: neither is there.
-            ValueError: a damaged file.
+            ValueError: a damaged file, or one of another kind of tokenizer.
         """
         folder = Path(folder)
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            vocab = read_json(folder / "vocab.json")
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-            lines = [line for line in lines if line.strip() and not line.startswith("#version")]
-        elif (folder / "tokenizer.json").is_file():
-            model = read_json(folder / "tokenizer.json")["model"]
-            vocab, lines = model["vocab"], model["merges"]
+        if (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+            model = read_json(folder / "tokenizer.json").get("model", {})
+            if model.get("type") != "BPE" or model.get("end_of_word_suffix") != END_OF_WORD:
+                raise ValueError(f"{folder / 'tokenizer.json'} is not of a CLIP tokenizer: its model must be BPE, with "
+                                 f"{END_OF_WORD} behind words")
+            vocab, lines = model.get("vocab", {}), model.get("merges", [])
+        elif missing := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
+            raise FileNotFoundError(f"no {' and no '.join(missing)} in {folder}, and no tokenizer.json instead")
         else:
-            raise FileNotFoundError(f"no vocab.json and merges.txt, and no tokenizer.json, in {folder}")
-        merges = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines]
-        for number, pair in enumerate(merges, 1):
-            if len(pair) != 2:
-                raise ValueError(f"{folder}: merge {number} is {' '.join(pair)!r}; it must be two symbols")
-        return cls(vocab, merges, pad_id=padding_id(folder, vocab))
+            vocab = read_json(folder / "vocab.json")
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            lines = lines[1:] if lines and lines[0].startswith("#version") else lines
+        merges = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
+        try:
+            return cls(vocab, merges, pad_id=padding_id(folder, vocab))
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the files that transformers' CLIPTokenizer opens; a failed save leaves `folder` as it was."""
@@ -228,6 +239,19 @@ class Tokenizer:
             (new / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             (new / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
             (new / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+        (Path(folder) / "tokenizer.json").unlink(missing_ok=True)  # an older one, which transformers would prefer
+
+
+def check_texts(name: str, texts: list[str]) -> list[str]:
+    """The texts as they are, if all of them are texts."""
+    if isinstance(texts, str) or not isinstance(texts, (list, tuple)):
+        raise TypeError(f"{name} must be a list of strings, not {type(texts).__name__}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a list of strings; item {i} is a {type(text).__name__}")
+        if regex.search(r"\p{Cs}", text):
+            raise ValueError(f"{name}: item {i}, {text!r}, holds half a surrogate pair, which is no character")
+    return texts
 
 
 def padding_id(folder: Path, vocab: dict[str, int]) -> int | None:
@@ -236,6 +260,6 @@ def padding_id(folder: Path, vocab: dict[str, int]) -> int | None:
         if (folder / name).is_file() and (token := read_json(folder / name).get("pad_token")) is not None:
             token = token["content"] if isinstance(token, dict) else token
             if token not in vocab:
-                raise ValueError(f"{folder / name}: pad_token {token!r} is not in the vocabulary")
+                raise ValueError(f"{name}: pad_token {token!r} is not in the vocabulary")
             return vocab[token]
     return None
