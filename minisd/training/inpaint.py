@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from minisd.data import Scene
-from minisd.training.unet import PROMPTS, Options, UNetTask
+from minisd.training.unet import PROMPTS, Options, UNetTask, to_latents
 from minisd.training.vae import HELD_OUT, grid
 from minisd.unet import UNet
 from minisd.vae import VAE
@@ -36,30 +36,24 @@ class InpaintTask(UNetTask):
     """As the U-Net's, with a mask drawn for each scene of the pool: boxes, strokes, the object, or its background."""
 
     def make_unet(self) -> UNet:
-        unet = widen(UNet.from_pretrained(self.options.unet, dtype=torch.float32))
-        return unet.requires_grad_(True).train()
+        return widen(self.open_unet()).requires_grad_(True).train()
 
-    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], first: int) -> dict[str, Tensor]:
-        masks = torch.stack([self.mask(scene, np.random.default_rng((self.seed, first + i)))
-                             for i, scene in enumerate(scenes)])
-        return super().encode(vae, images, scenes, first) | {"shown": self.encode_masked(vae, images, masks)}
+    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], indices: range) -> dict[str, Tensor]:
+        masks = torch.stack([self.mask(scene, np.random.default_rng((self.seed, i)))
+                             for i, scene in zip(indices, scenes)])
+        return super().encode(vae, images, scenes, indices) | {"shown": encode_masked(vae, images, masks, indices)}
 
     def mask(self, scene: Scene, rng: np.random.Generator) -> Tensor:
-        """(1, 64, 64), one where the picture is to be painted anew."""
+        """(1, R, R), one where the picture is to be painted anew."""
+        size = self.options.resolution
         kind = rng.random()
         if kind < 0.6:
-            return torch.from_numpy(random_boxes_and_strokes(rng))[None]
-        alpha = (self.data.mask(scene) > 0.5).float()
+            return torch.from_numpy(random_boxes_and_strokes(rng, size))[None]
+        alpha = (self.data.mask(scene, size) > 0.5).float()
         # a drawn mask never follows an outline exactly: grow it by up to four pixels
         grow = 2 * int(rng.integers(0, 5)) + 1
         covered = alpha if kind < 0.8 else 1 - alpha
         return F.max_pool2d(covered[None], grow, stride=1, padding=grow // 2)[0]
-
-    def encode_masked(self, vae: VAE, images: Tensor, masks: Tensor) -> Tensor:
-        """(B, 5, 16, 16): the mask at the latents' size, and the latents of the picture with grey in its place."""
-        images, masks = images.to(vae.device), masks.to(vae.device)
-        masked = vae.encode(images * (1 - masks)).sample(torch.Generator().manual_seed(0)) * vae.config.scaling_factor
-        return torch.cat([F.interpolate(masks, size=masked.shape[-2:]), masked], dim=1)
 
     def inputs(self, noisy: Tensor, chosen: Tensor) -> Tensor:
         return torch.cat([noisy, self.pool["shown"][chosen].float()], dim=1)
@@ -67,12 +61,19 @@ class InpaintTask(UNetTask):
     def picture(self) -> Image.Image:
         """Down: pictures with a hole, and filled with their captions. Across: eight scenes."""
         scenes = [Scene(*prompt) for prompt in PROMPTS]
-        images = torch.stack([self.data.draw(scene) for scene in scenes])
+        images = torch.stack([self.data.draw(scene, self.options.resolution) for scene in scenes])
         masks = torch.stack([self.mask(scene, np.random.default_rng((HELD_OUT, i))) for i, scene in enumerate(scenes)])
         vae = self.frozen[0].to(self.unet.device)
         filled = self.sample([self.data.caption(scene) for scene in scenes],
-                             shown=self.encode_masked(vae, images, masks).repeat(2, 1, 1, 1))
+                             shown=encode_masked(vae, images, masks, range(len(scenes))).repeat(2, 1, 1, 1))
         return grid([images * (1 - masks), filled])
+
+
+def encode_masked(vae: VAE, images: Tensor, masks: Tensor, seeds: range) -> Tensor:
+    """(B, 5, 16, 16): the mask at the latents' size, and the latents of the picture with grey in its place."""
+    # Other seeds than the whole picture's: with the same noise in both, "copy it" would be learnt.
+    masked = to_latents(vae, images * (1 - masks), [10**9 + seed for seed in seeds])
+    return torch.cat([F.interpolate(masks.to(masked.device), size=masked.shape[-2:]), masked], dim=1)
 
 
 def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.ndarray:

@@ -4,6 +4,7 @@ Latents and text are encoded beforehand, once: the VAE and the text encoder are 
 encoding the same picture again.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,9 @@ PROMPTS = [("pizza", "3d", "white"), ("cat face", "flat", "blue"), ("rocket", "c
 class Options:
     vae: str = "runs/vae/vae"
     text: str = "runs/clip"  # the folder that holds text_encoder and tokenizer
+    unet: str | None = None  # a folder of weights to begin with, for instance those of a run at 32 pixels
     subset: str = "core"
+    resolution: int = 64  # of the pictures; 32 is twice as fast, and all but the finest details can be learnt there
     pool: int = 40_000  # scenes that are encoded beforehand, and drawn from again and again
     caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push off from
     min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weighs all times alike
@@ -53,6 +56,8 @@ class UNetTask(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.options, self.data, self.seed = options, data, seed
+        if options.pool < 1:
+            raise ValueError(f"pool={options.pool}: it must be at least 1")
         self.tokenizer = Tokenizer.from_pretrained(Path(options.text) / "tokenizer")
         # In a list, so that the frozen networks are not part of what is trained and saved.
         self.frozen = [VAE.from_pretrained(options.vae),
@@ -62,7 +67,23 @@ class UNetTask(nn.Module):
         self.pool: dict[str, Tensor] = {}
 
     def make_unet(self) -> UNet:
-        return initialise(UNet(**MINI, cross_attention_dim=self.frozen[1].config.hidden_size))
+        if self.options.unet is not None:
+            return self.open_unet()
+        width = self.frozen[1].config.hidden_size
+        return initialise(UNet(**MINI | {"sample_size": self.latent_size()}, cross_attention_dim=width))
+
+    def latent_size(self) -> int:
+        return self.options.resolution // self.frozen[0].downscale
+
+    def open_unet(self) -> UNet:
+        """The U-Net to begin with. It is convolutional, so that it takes latents of another size as well."""
+        start = UNet.from_pretrained(self.options.unet, dtype=torch.float32)
+        width = self.frozen[1].config.hidden_size
+        if start.config.cross_attention_dim != width:
+            raise ValueError(f"unet={self.options.unet!r} was trained with a text encoder of width "
+                             f"{start.config.cross_attention_dim}; the one in {self.options.text} has {width}")
+        config = start.config.to_dict() | {"sample_size": self.latent_size()}
+        return UNet.from_state_dict(config, start.state_dict()).requires_grad_(True).train()
 
     def config(self) -> dict:
         names = ("subset", "pool", "caption_dropout", "min_snr")
@@ -72,24 +93,27 @@ class UNetTask(nn.Module):
     def encode_pool(self) -> None:
         """Draw and encode the pool: latents (N, 4, 16, 16) and text (N, 77, width), in half precision.
 
-        Each process encodes its share; then all have all of it.
+        (Latents are 8 × 8 for pictures of 32 pixels.) Each process encodes its share; then all have all of it.
         """
         vae, text_encoder = (network.to(self.unet.device) for network in self.frozen)
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if self.options.pool % world:
+            raise ValueError(f"pool={self.options.pool} cannot be divided among {world} processes")
         share = self.options.pool // world
         parts = []
         for first in tqdm(range(rank * share, (rank + 1) * share, 50), desc="encoding", leave=False, mininterval=2):
-            images, captions, scenes = self.data.batch(range(first, min(first + 50, (rank + 1) * share)), self.seed)
-            part = self.encode(vae, images, scenes, first)
+            indices = range(first, min(first + 50, (rank + 1) * share))
+            images, captions, scenes = self.data.batch(indices, self.seed, resolution=self.options.resolution)
+            part = self.encode(vae, images, scenes, indices)
             part["text"] = text_encoder(self.tokenizer(captions).to(self.unet.device))
             parts.append({name: tensor.half() for name, tensor in part.items()})
         with torch.autocast(self.unet.device.type, enabled=False):
             self.pool = {name: gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
             self.pool["empty"] = text_encoder(self.tokenizer([""]).to(self.unet.device))[0].half()
 
-    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], first: int) -> dict[str, Tensor]:
-        latents = vae.encode(images.to(vae.device)).sample(torch.Generator().manual_seed(first))
-        return {"latents": latents * vae.config.scaling_factor}
+    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], indices: range) -> dict[str, Tensor]:
+        """What the pool holds of some scenes, beside their captions."""
+        return {"latents": to_latents(vae, images, indices)}
 
     def forward(self, batch: Batch) -> Tensor:
         if not self.pool:
@@ -121,7 +145,7 @@ class UNetTask(nn.Module):
     @torch.no_grad()
     def sample(self, captions: list[str], steps: int = 20, guidance_scale: float = 4.0, seed: int = 0,
                shown: Tensor | None = None) -> Tensor:
-        """Pictures (B, 3, 64, 64) for captions, by DDIM with guidance."""
+        """Pictures (B, 3, R, R) of the resolution that is trained, for captions, by DDIM with guidance."""
         vae, text_encoder = (network.to(self.unet.device) for network in self.frozen)
         context = text_encoder(self.tokenizer([""] * len(captions) + captions).to(self.unet.device))
         shape = (len(captions), 4, self.unet.config.sample_size, self.unet.config.sample_size)
@@ -144,6 +168,12 @@ class UNetTask(nn.Module):
         self.unet.save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
         print(f"U-Net: {self.unet.num_parameters():,} parameters")
+
+
+def to_latents(vae: VAE, images: Tensor, seeds: Iterable[int]) -> Tensor:
+    """Scaled latents, one random number generator for each picture: they do not depend on the batch."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return vae.encode(images.to(vae.device)).sample(generators) * vae.config.scaling_factor
 
 
 def gather(share: Tensor) -> Tensor:

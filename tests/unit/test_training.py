@@ -5,6 +5,8 @@ import errno
 import math
 import os
 import signal
+from collections.abc import Iterator
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from minisd import UNet
+from minisd import VAE, UNet
 from minisd.data import EmojiData
 from minisd.training import inpaint, loop, unet, vae
 from minisd.training.clip import CLIPTask
@@ -179,16 +181,19 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(tmp_path_factory) -> Iterator[Path]:
     """All four models, trained for two or three steps each, one on top of the other."""
     out, core = tmp_path_factory.mktemp("runs"), EmojiData("core")
+    quick = pytest.MonkeyPatch()
+    quick.setattr(unet.UNetTask, "sample", partialmethod(unet.UNetTask.sample, steps=2))
     train(vae.VAETask(vae.Options(subset="core"), core), settings(steps=2), out / "vae", quiet=True)
     train(CLIPTask(CLIPOptions(), core), settings(steps=2), out / "clip", quiet=True)
     options = {"vae": str(out / "vae/vae"), "text": str(out / "clip"), "pool": 16}
     train(unet.UNetTask(unet.Options(**options), core), settings(steps=3), out / "unet", quiet=True)
     options["unet"] = str(out / "unet/unet")
     train(inpaint.InpaintTask(inpaint.InpaintOptions(**options), core), settings(steps=2), out / "inpaint", quiet=True)
-    return out
+    yield out
+    quick.undo()
 
 
 def test_all_four_models_train_and_export(trained):
@@ -198,6 +203,35 @@ def test_all_four_models_train_and_export(trained):
     with Image.open(next(trained.glob("unet/picture-*.png"))) as picture:
         assert picture.size == (8 * 64, 3 * 64)
     assert UNet.from_pretrained(trained / "inpaint/unet").config.in_channels == 9
+
+
+def test_unet_begins_at_32_pixels_and_goes_on_at_64(trained, tmp_path):
+    options = {"vae": str(trained / "vae/vae"), "text": str(trained / "clip"), "pool": 8}
+    small = unet.UNetTask(unet.Options(**options, resolution=32), EmojiData("core"))
+    train(small, settings(steps=1), tmp_path, quiet=True)
+    assert small.pool["latents"].shape == (8, 4, 8, 8)
+    with Image.open(tmp_path / "picture-0000001.png") as picture:
+        assert picture.size == (8 * 32, 3 * 32)
+    large = unet.UNetTask(unet.Options(**options, unet=str(tmp_path / "unet")), EmojiData("core"))
+    assert (small.unet.config.sample_size, large.unet.config.sample_size) == (8, 16)
+    exported = UNet.from_pretrained(tmp_path / "unet").state_dict()
+    for name, parameter in large.unet.named_parameters():
+        assert torch.equal(parameter, exported[name])
+        assert parameter.requires_grad
+
+
+def test_unet_of_another_text_encoder_is_refused(trained, tmp_path):
+    UNet(**unet.MINI, cross_attention_dim=32).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"text encoder of width 32; the one in .* has 128"):
+        unet.UNetTask(unet.Options(vae=str(trained / "vae/vae"), text=str(trained / "clip"), unet=str(tmp_path)),
+                      EmojiData("core"))
+
+
+def test_latents_do_not_depend_on_the_batch(trained):
+    autoencoder, images = VAE.from_pretrained(trained / "vae/vae"), torch.rand(4, 3, 32, 32) * 2 - 1
+    together = unet.to_latents(autoencoder, images, range(4))
+    torch.testing.assert_close(unet.to_latents(autoencoder, images[2:], range(2, 4)), together[2:], rtol=0, atol=1e-5)
+    assert not torch.allclose(unet.to_latents(autoencoder, images[2:], range(2)), together[2:], atol=1e-2)
 
 
 def test_widened_unet_computes_what_it_did_before(trained):
