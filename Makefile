@@ -19,7 +19,7 @@ test: .venv/ready-dev  ## lint, then all tests; every worker gets one thread, so
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 parity: .venv/ready-dev  ## measure the README's table of differences from diffusers and transformers
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.parity.table
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.parity.test_networks
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("minisd needs Python 3.11 or newer: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
