@@ -158,3 +158,12 @@ def test_a_published_config(trained, tmp_path):
     assert differing == ["<|ENDOFTEXT|><|StartOfText|>"]
     for text in set(BY_HAND) - set(differing):
         assert_same(ours, theirs, text)
+
+
+@pytest.mark.parametrize(("in_map", "in_config"), [(END, "!"), ("!", END), (None, "!"), ("!", None)])
+def test_which_file_names_the_padding_token(trained, tmp_path, in_map, in_config):
+    trained.save_pretrained(tmp_path)
+    for name, token in (("special_tokens_map.json", in_map), ("tokenizer_config.json", in_config)):
+        values = json.loads((tmp_path / name).read_text()) | {"pad_token": token}
+        (tmp_path / name).write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    assert Tokenizer.from_pretrained(tmp_path).pad_id == CLIPTokenizer.from_pretrained(tmp_path).pad_token_id
