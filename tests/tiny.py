@@ -13,7 +13,8 @@ UNETS = {
     "sd1-inpaint": BLOCKS | {"sample_size": 8, "cross_attention_dim": 64, "layers_per_block": 1, "in_channels": 9,
                              "attention_head_dim": 8},
     "sd2": BLOCKS | {"sample_size": 8, "cross_attention_dim": 128, "layers_per_block": 1,
-                     "block_out_channels": (64, 128), "attention_head_dim": [1, 2], "use_linear_projection": True, "upcast_attention": True},
+                     "block_out_channels": (64, 128), "attention_head_dim": [1, 2],
+                     "use_linear_projection": True, "upcast_attention": True},
 }
 TEXT_ENCODERS = {
     "sd1": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1,

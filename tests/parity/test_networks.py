@@ -142,16 +142,16 @@ def test_attention_map_is_what_the_attention_does():
 
 def table() -> str:
     rows = ["| network | compared with | SD 1 | SD 1 inpainting | SD 2 |", "|---|---|---|---|---|"]
-    unets = [f"{unet_difference(kind):.1e}" for kind in UNETS]
+    unets = [f"{unet_difference(kind):.1g}" for kind in UNETS]
     vaes = {kind: vae_differences(kind) for kind in VAES}
     rows.append(f"| U-Net | diffusers `UNet2DConditionModel` | {' | '.join(unets)} |")
     for i, what in enumerate(("encode", "decode")):
-        one, two = f"{vaes['sd1'][i]:.1e}", f"{vaes['sd2'][i]:.1e}"
+        one, two = f"{vaes['sd1'][i]:.1g}", f"{vaes['sd2'][i]:.1g}"
         rows.append(f"| VAE, {what} | diffusers `AutoencoderKL` | {one} | as SD 1 | {two} |")
-    one, two = f"{text_difference('sd1'):.1e}", f"{text_difference('sd2'):.1e}"
+    one, two = f"{text_difference('sd1'):.1g}", f"{text_difference('sd2'):.1g}"
     rows.append(f"| text encoder | transformers `CLIPTextModel` | {one} | as SD 1 | {two} |")
     diffusers, transformers = references()
-    rows.append(f"\nSmall configs of each kind, measured with torch {torch.__version__.split('+')[0]}, "
+    rows.append(f"\nSmall configs of each kind, the same layout in memory on both sides; measured with torch {torch.__version__.split('+')[0]}, "
                 f"diffusers {diffusers.__version__}, transformers {transformers.__version__}.")
     return "\n".join(rows)
 

@@ -1,11 +1,9 @@
 """The tokenizer gives the ids of transformers' CLIPTokenizer, on CLIP's vocabulary and on one of our own."""
 
-import gzip
 import json
 import random
 import unicodedata
 import warnings
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,8 +11,9 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from minisd.tokenizer import END, START, Tokenizer, clip_vocabulary
+from minisd.weights import assets_folder
 
-MERGES = Path(__file__).parents[1] / "data" / "clip" / "merges.txt.gz"
+MERGES = assets_folder() / "clip-tokenizer" / "merges.txt"
 
 BY_HAND = [
     "", " ", " \t\r\n ", "a photo of a cat", "A  Photo\tOF\na CAT.",
@@ -79,7 +78,7 @@ def assert_same(ours: Tokenizer, theirs: CLIPTokenizer, text: str) -> None:
 @pytest.fixture(scope="module", params=[END, "!"], ids=["sd1", "sd2"])
 def pair(request) -> tuple[Tokenizer, CLIPTokenizer]:
     """Both tokenizers on CLIP's vocabulary, padding as Stable Diffusion 1 and 2 do."""
-    merges = [tuple(line.split()) for line in gzip.decompress(MERGES.read_bytes()).decode("utf-8").splitlines()]
+    merges = [tuple(line.split()) for line in MERGES.read_text(encoding="utf-8").splitlines()[1:]]
     vocab = clip_vocabulary(merges)
     return Tokenizer(vocab, merges, vocab[request.param]), CLIPTokenizer(vocab, merges, pad_token=request.param)
 

@@ -1,11 +1,9 @@
 """The tokenizer alone: CLIP's known ids, learning against a plain reference, files, and bad input."""
 
-import gzip
 import json
 import random
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisd.tokenizer import BYTE_OF_SYMBOL, END, START, Tokenizer, clip_vocabulary, merge, to_symbols
+from minisd.weights import assets_folder
 
-MERGES = Path(__file__).parents[1] / "data" / "clip" / "merges.txt.gz"
+MERGES = assets_folder() / "clip-tokenizer" / "merges.txt"
 CAPTIONS = [
     "a 3d render of a red apple on a blue background", "a flat icon of a cat face", "a sticker of a small duck",
     "a cartoon of a pizza next to a cat face", "a 3d render of a rocket on a red background", "a café's crêpe: £5!",
@@ -23,7 +22,7 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def clip() -> Tokenizer:
-    lines = gzip.decompress(MERGES.read_bytes()).decode("utf-8").splitlines()
+    lines = MERGES.read_text(encoding="utf-8").splitlines()[1:]
     merges = [tuple(line.split()) for line in lines]
     return Tokenizer(clip_vocabulary(merges), merges)
 
