@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
@@ -165,7 +166,11 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
     if rank == 0:
         save_state(state_file, task, average, optimizer, asdict(settings), step, seconds)
         draw_picture(average, out / f"picture-{step:07d}.png")
-        average.export(out)
+        try:
+            average.export(out)
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"could not write the weights ({error}); make room and repeat with --resume: "
+                          f"{state_file} holds the finished run") from None
         if stopping:
             print(f"stopped after step {step}; {state_file} holds it: go on with --resume")
 

@@ -9,14 +9,19 @@ import torch
 
 
 def save_state(path: Path, task, average, optimizer, settings: dict, step: int, seconds: float) -> None:
-    """Write everything that going on needs, to a new file that then takes the old one's place."""
+    """Write everything that going on needs."""
     state = {"task": task.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
              "config": task.config(), "settings": settings, "step": step, "seconds": seconds}
+    write(path, state)
+
+
+def write(path: Path, contents: dict) -> None:
+    """torch.save, to a new file that takes the old one's place once it is whole."""
     temporary = path.with_suffix(".tmp")
     try:
-        torch.save(state, temporary)
+        torch.save(contents, temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
         temporary.unlink(missing_ok=True)
         raise OSError(f"could not save {path} ({error}); the last good state is kept") from None
 

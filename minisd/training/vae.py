@@ -22,6 +22,7 @@ class Options:
     subset: str = "full"
     kl_weight: float = 1e-3  # of the KL divergence, in nats a latent number
     gradient_weight: float = 0.5  # of the error in differences between neighbours, which are edges
+    small: float | None = None  # part of the batches drawn at 32 pixels, for a U-Net that is to begin there
 
 
 class VAETask(nn.Module):
@@ -35,10 +36,12 @@ class VAETask(nn.Module):
         self.vae = VAE(**MINI)
 
     def config(self) -> dict:
-        return {"subset": self.options.subset, "kl_weight": self.options.kl_weight} | self.vae.config.to_dict()
+        return {"subset": self.options.subset, "kl_weight": self.options.kl_weight,
+                "small": self.options.small} | self.vae.config.to_dict()
 
     def forward(self, batch: Batch) -> Tensor:
-        images, _, _ = self.data.batch(batch.indices, self.seed, split="all")
+        small = self.options.small and torch.rand((), generator=batch.generator) < self.options.small
+        images, _, _ = self.data.batch(batch.indices, self.seed, split="all", resolution=32 if small else 64)
         images = images.to(self.vae.device)
         posterior = self.vae.encode(images)
         noise = batch.draw(torch.randn, *posterior.mean.shape[1:]).to(images.device)

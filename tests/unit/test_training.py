@@ -1,5 +1,6 @@
 """The loop: resuming, stopping and failing, on a toy task; then each real task for a few steps."""
 
+import contextlib
 import csv
 import errno
 import math
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 
 from minisd import VAE, UNet
-from minisd.data import EmojiData
+from minisd.data import BACKGROUNDS, EmojiData, background_of
 from minisd.training import inpaint, loop, unet, vae
 from minisd.training.clip import CLIPTask
 from minisd.training.clip import Options as CLIPOptions
@@ -116,6 +118,19 @@ def test_full_disk_keeps_the_last_good_state(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch):
+    def full(self, folder):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "export", full)
+        with pytest.raises(OSError, match=r"No space left.*--resume.*holds the finished run"):
+            train(Toy(), settings(), tmp_path, quiet=True)
+    train(Toy(), settings(), tmp_path, resume=True, quiet=True)
+    assert (tmp_path / "weight.pt").exists()
+    assert len(losses(tmp_path)) == 20  # no step was taken again
+
+
 def test_wrong_resumes_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
         train(Toy(), settings(), tmp_path, resume=True, quiet=True)
@@ -205,6 +220,21 @@ def test_all_four_models_train_and_export(trained):
     assert UNet.from_pretrained(trained / "inpaint/unet").config.in_channels == 9
 
 
+@pytest.mark.parametrize(("small", "sizes"), [(None, {64}), (0.5, {32, 64}), (1.0, {32})])
+def test_vae_sees_small_pictures_too(small, sizes):
+    task, seen = vae.VAETask(vae.Options(subset="core", small=small), EmojiData("core")), []
+
+    def encode(images):
+        seen.append(images.shape[-1])
+        raise StopIteration
+
+    task.vae.encode = encode
+    for step in range(12):
+        with contextlib.suppress(StopIteration):
+            task(loop.make_batch(settings(batch_size=1), step))
+    assert set(seen) == sizes
+
+
 def test_unet_begins_at_32_pixels_and_goes_on_at_64(trained, tmp_path):
     options = {"vae": str(trained / "vae/vae"), "text": str(trained / "clip"), "pool": 8}
     small = unet.UNetTask(unet.Options(**options, resolution=32), EmojiData("core"))
@@ -232,6 +262,26 @@ def test_latents_do_not_depend_on_the_batch(trained):
     together = unet.to_latents(autoencoder, images, range(4))
     torch.testing.assert_close(unet.to_latents(autoencoder, images[2:], range(2, 4)), together[2:], rtol=0, atol=1e-5)
     assert not torch.allclose(unet.to_latents(autoencoder, images[2:], range(2)), together[2:], atol=1e-2)
+
+
+def test_clip_of_another_vocabulary_is_not_resumed(trained, monkeypatch):
+    monkeypatch.setattr(EmojiData, "caption", lambda self, scene: f"one {scene.concept}")
+    with pytest.raises(ValueError, match="was trained with config vocab"):
+        train(CLIPTask(CLIPOptions(), EmojiData("core")), settings(steps=3), trained / "clip", resume=True, quiet=True)
+
+
+def test_zero_shot_asks_for_the_word_that_differs(trained):
+    # Two towers that know about backgrounds, and nothing else.
+    def embed_captions(captions):
+        return torch.tensor([[f" {word} background" in caption for word in BACKGROUNDS] for caption in captions])
+
+    def embed_images(images):
+        return torch.stack([torch.eye(len(BACKGROUNDS))[list(BACKGROUNDS).index(background_of(i))] for i in images])
+
+    task = CLIPTask(CLIPOptions(), EmojiData("core"))
+    task.tokenizer, task.clip.embed_text, task.clip.embed_images = embed_captions, torch.Tensor.float, embed_images
+    assert task.zero_shot("background", count=32) > 0.95  # a large object may hide its background
+    assert task.zero_shot("style", count=32) < 0.5
 
 
 def test_widened_unet_computes_what_it_did_before(trained):
