@@ -32,9 +32,10 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
 
     Raises:
         FileNotFoundError: nothing there, or a download that failed; the message says what to do instead.
-        ValueError: a checkpoint of another kind, a damaged one, or half precision on a CPU.
+        ValueError: a checkpoint of another kind, a damaged one, a device that is not there, or half precision on a
+            CPU.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     if device.type == "cpu" and dtype == torch.float16:
         raise ValueError("dtype=torch.float16 is about 100 times slower than float32 on a CPU; "
@@ -43,13 +44,23 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
     return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
 
 
+def usable_device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on the device
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={str(name)!r} cannot be used on this computer ({reason}); 'cpu' always can") from None
+    return device
+
+
 def locate(source: str | Path, variant: str | None = None) -> Path:
     """The folder or file that `source` means; a Hub id is downloaded, or found in the local cache."""
-    if source in BUNDLED:
-        return assets_folder() / source
-    path = Path(source).expanduser()
+    path = assets_folder() / source if source in BUNDLED else Path(source).expanduser()
     if path.exists():
         return path
+    if source in BUNDLED:
+        raise FileNotFoundError(f"the weights of {source} should lie in {path}, and do not; `minisd train` makes them")
     if path.suffix in (".safetensors", ".ckpt") or str(source).count("/") != 1 or path.is_absolute():
         raise FileNotFoundError(f"{source} is neither a file nor a folder, nor one of {', '.join(BUNDLED)}, "
                                 "nor a Hub id such as org/name")
@@ -116,6 +127,7 @@ def save(sd, folder: str | Path, dtype: torch.dtype | None = None, variant: str 
     inpaints = sd.unet.config.in_channels == 9
     index = {
         "_class_name": "StableDiffusionInpaintPipeline" if inpaints else "StableDiffusionPipeline",
+        "_diffusers_version": "0.15.1",  # whose layout this is; without it diffusers takes inpainting for an old kind
         "feature_extractor": [None, None], "safety_checker": [None, None], "requires_safety_checker": False,
         "scheduler": ["diffusers", type(sd.scheduler).__name__],
         "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],

@@ -1,0 +1,166 @@
+"""The whole pipeline, all three jobs, draws the same picture as diffusers' own, from the same folder and noise."""
+
+import json
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from PIL import Image
+
+import minisd
+from minisd import StableDiffusion
+from tests.tiny import CAPTIONS, quietly
+
+# diffusers' schedulers and NumPy 2 disagree about a keyword
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SCHEDULERS = ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler",
+              "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"]
+SHARED = {"num_inference_steps": 6, "guidance_scale": 5.0}
+TOLERANCE = {"rtol": 0, "atol": 1e-5}  # pixels in [0, 1]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def theirs_from(folder, pipeline=StableDiffusionPipeline):
+    theirs = quietly(pipeline.from_pretrained, folder, low_cpu_mem_usage=False)
+    theirs.set_progress_bar_config(disable=True)
+    return theirs
+
+
+def as_job(theirs, pipeline):
+    """The same parts in another of diffusers' pipelines."""
+    other = quietly(pipeline, **theirs.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def draw(theirs, *args, **kwargs) -> torch.Tensor:
+    return torch.from_numpy(quietly(theirs, *args, output_type="np", **kwargs).images).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def latents() -> torch.Tensor:
+    return torch.randn(1, 4, 8, 8, generator=seeded())
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def mask() -> Image.Image:
+    return Image.fromarray(np.pad(np.full((24, 32), 255, np.uint8), ((20, 20), (16, 16))))
+
+
+@pytest.fixture(params=SCHEDULERS)
+def pair(request, tiny):
+    """(ours, theirs) with the same sampler made of the same config."""
+    ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
+    config = json.loads((tiny["sd1"] / "scheduler/scheduler_config.json").read_text()) | {"clip_sample": False}
+    ours.set_scheduler(getattr(minisd, request.param).from_config(config))
+    theirs.scheduler = getattr(diffusers, request.param).from_config(config)
+    return ours, theirs
+
+
+def test_text_to_image(pair, latents):
+    ours, theirs = pair
+    expected = draw(theirs, CAPTIONS[0], latents=latents, generator=seeded(), **SHARED)
+    assert expected.std() > 0.01
+    actual = ours.text_to_image(CAPTIONS[0], latents=latents, generator=seeded(), output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_image_to_image(pair, image, strength):
+    ours, theirs = pair
+    expected = draw(as_job(theirs, StableDiffusionImg2ImgPipeline), CAPTIONS[0], image=image, strength=strength,
+                    generator=seeded(), **SHARED)
+    actual = ours.image_to_image(CAPTIONS[0], image, strength, generator=seeded(), output="pt", progress=False,
+                                 **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_inpaint_with_four_channels(pair, image, mask, strength):
+    ours, theirs = pair
+    # diffusers encodes the masked image even where a 4-channel U-Net never sees it; given ready-made latents it does
+    # not, and so draws as many random numbers as we do
+    expected = draw(as_job(theirs, StableDiffusionInpaintPipeline), CAPTIONS[0], image=image, mask_image=mask,
+                    masked_image_latents=torch.zeros(1, 4, 8, 8), height=64, width=64, strength=strength,
+                    generator=seeded(), **SHARED)
+    actual = ours.inpaint(CAPTIONS[0], image, mask, strength, generator=seeded(), output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_inpaint_with_nine_channels(tiny, image, mask, strength):
+    ours = StableDiffusion.from_pretrained(tiny["sd1-inpaint"])
+    theirs = theirs_from(tiny["sd1-inpaint"], StableDiffusionInpaintPipeline)
+    expected = draw(theirs, CAPTIONS[0], image=image, mask_image=mask, height=64, width=64, strength=strength,
+                    generator=seeded(), **SHARED)
+    actual = ours.inpaint(CAPTIONS[0], image, mask, strength, generator=seeded(), output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+def test_sd2_with_v_prediction(tiny, latents):
+    ours, theirs = StableDiffusion.from_pretrained(tiny["sd2"]), theirs_from(tiny["sd2"])
+    assert ours.scheduler.config.prediction_type == "v_prediction"
+    assert ours.tokenizer.pad_id == 0
+    expected = draw(theirs, CAPTIONS[0], latents=latents, **SHARED)
+    actual = ours.text_to_image(CAPTIONS[0], latents=latents, output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+def test_batches_negative_prompts_and_other_sizes(tiny):
+    ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
+    latents = torch.randn(4, 4, 6, 10, generator=seeded())
+    settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "latents": latents, "height": 48, "width": 80}
+    expected = draw(theirs, CAPTIONS, negative_prompt=["a small apple"] * 2, num_images_per_prompt=2, **settings)
+    actual = ours.text_to_image(CAPTIONS, "a small apple", num_images=2, output="pt", progress=False, **settings)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+def test_no_guidance(tiny, latents):
+    ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "latents": latents}
+    expected = draw(theirs, CAPTIONS[0], **settings)
+    actual = ours.text_to_image(CAPTIONS[0], output="pt", progress=False, **settings)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_schedulers_are_interchangeable(tiny, latents, name):
+    """Ours in their pipeline, and theirs in ours, both draw what theirs draws at home."""
+    ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
+    config = json.loads((tiny["sd1"] / "scheduler/scheduler_config.json").read_text()) | {"clip_sample": False}
+    theirs.scheduler = getattr(diffusers, name).from_config(config)
+    expected = draw(theirs, CAPTIONS[0], latents=latents, generator=seeded(), **SHARED)
+    ours.set_scheduler(getattr(diffusers, name).from_config(config))
+    actual = ours.text_to_image(CAPTIONS[0], latents=latents, generator=seeded(), output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+    theirs.scheduler = getattr(minisd, name).from_config(config)
+    torch.testing.assert_close(draw(theirs, CAPTIONS[0], latents=latents, generator=seeded(), **SHARED), expected,
+                               **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd1-inpaint", "sd2"])
+def test_folders_that_minisd_wrote_open_in_diffusers(tiny, tmp_path, image, mask, kind):
+    ours = StableDiffusion.from_pretrained(tiny[kind])
+    ours.save_pretrained(tmp_path / "saved")
+    pipeline = StableDiffusionInpaintPipeline if kind == "sd1-inpaint" else StableDiffusionPipeline
+    again = theirs_from(tmp_path / "saved", pipeline)
+    assert type(again.scheduler).__name__ == type(ours.scheduler).__name__
+    settings = SHARED | {"generator": seeded()}
+    if kind == "sd1-inpaint":
+        expected = draw(again, CAPTIONS[0], image=image, mask_image=mask, height=64, width=64, **settings)
+        actual = ours.inpaint(CAPTIONS[0], image, mask, output="pt", progress=False, **SHARED, generator=seeded())
+    else:
+        expected = draw(again, CAPTIONS[0], **settings)
+        actual = ours.text_to_image(CAPTIONS[0], output="pt", progress=False, **SHARED, generator=seeded())
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
