@@ -16,6 +16,8 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
     """
     if not isinstance(image, Tensor):
         images = image if isinstance(image, list) else [image]
+        if not images:
+            raise ValueError(f"{name} is an empty list; give at least one")
         for one in images:
             if not isinstance(one, Image.Image):
                 raise TypeError(f"{name} must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
@@ -25,9 +27,9 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
                 raise ValueError(f"{name}: the images have different sizes, {images[0].size} and {one.size}")
         pixels = torch.from_numpy(np.stack([np.asarray(one) for one in images]))  # (B, H, W, 3), 0 to 255
         image = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    if image.ndim != 4 or image.shape[1] != 3:
+    if image.ndim != 4 or image.shape[1] != 3 or not len(image):
         raise ValueError(f"{name} has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
-    if image.min() < -1.01 or image.max() > 1.01:
+    if not (image.min() >= -1.01 and image.max() <= 1.01):  # this way round, NaN is refused too
         raise ValueError(f"{name} has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
     check_size(image.shape[-2], image.shape[-1], multiple, name)
     return image
@@ -64,6 +66,8 @@ def tensor_to_images(pixels: Tensor) -> list[Image.Image]:
 def check_size(height: int, width: int, multiple: int, name: str) -> None:
     """Raise a ValueError that names the nearest size which the networks can take."""
     for side, what in ((height, "height"), (width, "width")):
+        if not isinstance(side, int):
+            raise ValueError(f"{name}: {what} is {side!r}; it must be a whole number of pixels divisible by {multiple}")
         if side < multiple or side % multiple:
             nearest = max(multiple, round(side / multiple) * multiple)
             raise ValueError(f"{name}: {what} is {side} pixels; it must be divisible by {multiple}, "

@@ -22,7 +22,7 @@ from minisd import checkpoint
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
 from minisd.randomness import Generator, randn
 from minisd.text_encoder import TextEncoder
-from minisd.tokenizer import Tokenizer
+from minisd.tokenizer import Tokenizer, check_texts
 from minisd.unet import UNet
 from minisd.vae import VAE
 
@@ -234,8 +234,9 @@ class StableDiffusion:
         if not 0 <= guidance_scale < float("inf"):
             raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 "
                              "(1 is no guidance, 7.5 is usual)")
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = check_texts("prompt", [prompt] if isinstance(prompt, str) else prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        check_texts("negative_prompt", negatives)
         if not prompts:
             raise ValueError("prompt is an empty list; give at least one")
         if len(negatives) != len(prompts):
@@ -248,7 +249,7 @@ class StableDiffusion:
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         native = self.unet.config.sample_size * self.vae.downscale
-        height, width = height or native, width or native
+        height, width = (native if side is None else side for side in (height, width))
         check_size(height, width, self.vae.downscale, "text_to_image")
         return height, width
 

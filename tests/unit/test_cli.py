@@ -1,0 +1,168 @@
+"""The command line, run on a tiny checkpoint: pictures with their settings inside, and errors of one line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minisd import StableDiffusion, UNet
+from minisd.cli import main
+from tests.tiny import UNETS
+
+PROMPT = "a 3d render of a red apple"
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A file with a picture that is neither square nor of the model's size."""
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+@pytest.fixture
+def mask(tmp_path):
+    grey = np.zeros((90, 120), np.uint8)
+    grey[20:70, 40:80] = 255
+    Image.fromarray(grey).save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+def run(command: str, *positional, model, out, **options) -> int:
+    """Call main() with three steps; `negative="x"` becomes `--negative x`."""
+    options = {"steps": 3, "seed": 7, "device": "cpu"} | options
+    named = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return main([command, *map(str, positional), "--model", str(model), "--out", str(out), *named])
+
+
+def test_generate_writes_pictures_that_remember_their_settings(tiny, tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    assert run("generate", PROMPT, model=tiny["sd1"], out=out, num=2, guidance=4, negative="a cat — é",
+               scheduler="euler") == 0
+    paths = {seed: out / f"a-3d-render-of-a-red-apple-{seed}.png" for seed in (7, 8)}
+    assert set(out.iterdir()) == set(paths.values())
+    assert capsys.readouterr().out == "".join(f"{path}  (seed {seed})\n" for seed, path in paths.items())
+    for seed, path in paths.items():
+        with Image.open(path) as image:
+            assert (image.size, image.mode) == ((64, 64), "RGB")
+            assert image.text == {
+                "prompt": PROMPT, "negative_prompt": "a cat — é", "num_inference_steps": "3", "guidance_scale": "4.0",
+                "num_images": "2", "seed": str(seed), "model": str(tiny["sd1"]), "scheduler": "euler"}
+
+
+def test_a_picture_can_be_drawn_again_from_what_it_remembers(tiny, tmp_path):
+    run("generate", PROMPT, model=tiny["sd1"], out=tmp_path, num=2, scheduler="dpm++")
+    with Image.open(tmp_path / "a-3d-render-of-a-red-apple-8.png") as image:
+        notes, pixels = image.text, np.asarray(image).astype(int)
+    sd = StableDiffusion.from_pretrained(notes["model"], scheduler=notes["scheduler"], device="cpu")
+    again, = sd.text_to_image(notes["prompt"], notes["negative_prompt"], int(notes["num_inference_steps"]),
+                              float(notes["guidance_scale"]), seed=int(notes["seed"]), progress=False)
+    assert np.abs(np.asarray(again).astype(int) - pixels).max() <= 1  # in a batch, sums may round otherwise
+
+
+def test_out_may_be_a_file(tiny, tmp_path):
+    assert run("generate", PROMPT, model=tiny["sd1"], out=tmp_path / "one" / "apple.png") == 0
+    assert [p.name for p in (tmp_path / "one").iterdir()] == ["apple.png"]
+    assert run("generate", PROMPT, model=tiny["sd1"], out=tmp_path / "two" / "apple.png", num=2) == 0
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["apple-7.png", "apple-8.png"]
+
+
+def test_generate_in_another_size(tiny, tmp_path):
+    run("generate", PROMPT, model=tiny["sd1"], out=tmp_path / "wide.png", height=48, width=80)
+    with Image.open(tmp_path / "wide.png") as image:
+        assert image.size == (80, 48)
+
+
+def test_without_a_seed_one_is_drawn_and_printed(tiny, tmp_path, capsys):
+    out = str(tmp_path / "a.png")
+    assert main(["generate", PROMPT, "--model", str(tiny["sd1"]), "--steps", "1", "--out", out]) == 0
+    with Image.open(out) as image:
+        assert f"(seed {image.text['seed']})" in capsys.readouterr().out
+
+
+def test_img2img(tiny, tmp_path, picture):
+    assert run("img2img", PROMPT, picture, model=tiny["sd1"], out=tmp_path / "new.png", strength=0.7) == 0
+    with Image.open(tmp_path / "new.png") as image:
+        assert image.size == (64, 64)
+        assert image.text["strength"] == "0.7"
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd1-inpaint"])
+def test_inpaint(tiny, tmp_path, picture, mask, kind):
+    assert run("inpaint", PROMPT, picture, mask, model=tiny[kind], out=tmp_path / "new.png", width=96, height=64) == 0
+    with Image.open(tmp_path / "new.png") as image:
+        assert image.size == (96, 64)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("sd1", "a mini model, predicts epsilon"), ("sd1-inpaint", "a mini model, inpainting, predicts epsilon"),
+    ("sd2", "a mini model, predicts v_prediction")])
+def test_info(tiny, capsys, kind, expected):
+    assert main(["info", str(tiny[kind])]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{tiny[kind]}: {expected}\n")
+    with torch.device("meta"):
+        parameters = UNet(**UNETS[kind]).num_parameters()
+    assert f"{parameters:,} parameters" in text
+    assert "pictures 64×64, latents 4×8×8" in text
+    assert "MB in float32" in text
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"model": "no/such/folder"}, "no/such/folder is neither a file nor a folder"),
+    ({"steps": 0}, "num_inference_steps"),
+    ({"guidance": -1}, "guidance_scale=-1.0"),
+    ({"num": 0}, "num_images=0"),
+    ({"seed": -1}, "seed=-1"),
+    ({"height": 60}, "height is 60 pixels; it must be divisible by 8, for example 64"),
+    ({"scheduler": "fastest"}, "scheduler 'fastest' is not known; minisd has ddpm"),
+    ({"dtype": "float16"}, "100 times slower"),
+    ({"device": "toaster"}, "device='toaster'"),
+    ({"variant": "fp16"}, "no diffusion_pytorch_model.fp16.safetensors in"),
+])
+def test_errors_are_one_line_and_status_2(tiny, tmp_path, capsys, options, message):
+    assert run("generate", PROMPT, **{"model": tiny["sd1"], "out": tmp_path / "out"} | options) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("minisd: ")
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_cannot_be_opened(tiny, tmp_path, capsys, picture):
+    (tmp_path / "words.png").write_text("these are words")
+    for path, message in ((tmp_path / "none.png", "there is no picture"), (tmp_path / "words.png", "is not a picture"),
+                          (tmp_path, "directory")):
+        assert run("img2img", PROMPT, path, model=tiny["sd1"], out=tmp_path / "out") == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
+    assert run("img2img", PROMPT, picture, model=tiny["sd1"], out=tmp_path / "out", strength=0) == 2
+    assert "strength=0.0; it must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["generate"], ["generate", "x", "--steps", "many"],
+                                       ["generate", "x", "--dtype", "int8"], ["inpaint", "x", "image.png"]])
+def test_wrong_usage_is_status_2_too(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: minisd" in capsys.readouterr().err
+
+
+def test_python_m_minisd():
+    done = subprocess.run([sys.executable, "-m", "minisd", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for command in ("generate", "img2img", "inpaint", "train", "info"):
+        assert command in done.stdout
+    done = subprocess.run([sys.executable, "-m", "minisd", "info", "no/such/model"], capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no/such/model" in done.stderr
