@@ -52,7 +52,7 @@ def mask_to_tensor(mask: Image.Image | Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(mask.shape[-2:]) != tuple(size):
         raise ValueError(f"mask is {mask.shape[-1]}×{mask.shape[-2]} pixels, the image {size[1]}×{size[0]}; "
                          "they must have the same size")
-    if mask.min() < 0 or mask.max() > 1:
+    if not (mask.min() >= 0 and mask.max() <= 1):
         raise ValueError(f"mask has values from {mask.min():.2f} to {mask.max():.2f}; a tensor must be in [0, 1]")
     return (mask >= 0.5).float()
 
