@@ -1,4 +1,4 @@
-"""The command `minisd train vae|clip|unet|inpaint`, also `python -m minisd.training …`, also under torchrun."""
+"""The command `minisd train MODEL`, also `python -m minisd.training MODEL`, also under torchrun."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from minisd.data import EmojiData
-from minisd.training import clip, inpaint, loop, unet, vae
+from minisd.training import classifier, clip, inpaint, loop, unet, vae
 
 # What each model is, and the settings that its trial runs liked best.
 TASKS = {
@@ -18,12 +18,14 @@ TASKS = {
              {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.02, "ema": 0.99}),
     "unet": (unet.UNetTask, unet.Options, {"batch_size": 64, "learning_rate": 8e-4}),
     "inpaint": (inpaint.InpaintTask, inpaint.InpaintOptions, {"batch_size": 64, "learning_rate": 3e-4}),
+    "classifier": (classifier.ClassifierTask, classifier.Options,
+                   {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05, "ema": 0.998}),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One sub-command a model; its options are the fields of the loop's Settings and of the model's Options."""
-    models = parser.add_subparsers(dest="what", required=True, metavar="vae|clip|unet|inpaint")
+    models = parser.add_subparsers(dest="what", required=True, metavar="|".join(TASKS))
     for name, (task, options, defaults) in TASKS.items():
         sub = models.add_parser(name, help=(task.__doc__ or "").split(":")[0])
         sub.add_argument("--out", default=f"runs/{name}", help="folder for state, log, pictures and weights")
