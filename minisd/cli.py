@@ -1,4 +1,4 @@
-"""The command line: `minisd generate | img2img | inpaint | train | info`, also as `python -m minisd`."""
+"""The command line: `minisd generate | img2img | inpaint | train | evaluate | info`, also as `python -m minisd`."""
 
 import argparse
 import random
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
-    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|info")
+    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|info")
     for name, run, what in (("generate", generate, "draw pictures from words"),
                             ("img2img", img2img, "redraw a picture as words say"),
                             ("inpaint", inpaint, "paint the white part of a mask anew")):
@@ -45,6 +45,12 @@ def make_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one of the mini networks")
     train.set_defaults(run=train_network)
     add_arguments(train)
+    sub = commands.add_parser("evaluate", help="measure how good a mini model is")
+    sub.set_defaults(run=evaluate)
+    sub.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
+    sub.add_argument("--classifier", help="the judge's folder; the one that comes with minisd if left out")
+    sub.add_argument("--count", type=int, default=64, help="seen and held-out prompts for each setting (%(default)s)")
+    sub.add_argument("--out", default="out/metrics", help="folder for table and picture (%(default)s)")
     sub = commands.add_parser("info", help="say what a checkpoint is")
     sub.set_defaults(run=info)
     sub.add_argument("model", nargs="?", default="mini", help="as --model of generate (%(default)s)")
@@ -97,6 +103,23 @@ def train_network(options) -> None:
     from minisd.training.command import run
 
     run(options)
+
+
+def evaluate(options) -> None:
+    import torch
+
+    from minisd import StableDiffusion, metrics
+    from minisd.classifier import Classifier
+    from minisd.data import EmojiData
+    from minisd.weights import assets_folder
+
+    if options.count < 2:
+        raise ValueError(f"--count is {options.count}; a distance of two crowds needs at least 2")
+    classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
+    sd = StableDiffusion.from_pretrained(options.model, device="cpu")
+    rows = metrics.evaluate(sd, metrics.Judge(classifier, EmojiData("core")), options.count)
+    metrics.write_report(rows, options.out)
+    print(metrics.table(rows) + f"\nseen / held-out combinations, per cent; also in {options.out}")
 
 
 def info(options) -> None:

@@ -1,0 +1,128 @@
+"""The numbers that say how good a model is, on cases with known answers."""
+
+import csv
+
+import pytest
+import torch
+from PIL import Image
+
+from minisd import StableDiffusion, cli, metrics
+from minisd.classifier import Classifier
+from minisd.data import EmojiData, Scene
+
+CLASSIFIER = {"concepts": ["a", "b"], "styles": ["x"], "backgrounds": ["white", "blue"]}
+
+
+@pytest.fixture(scope="module")
+def data() -> EmojiData:
+    return EmojiData("core")
+
+
+def test_top_k_counts_what_is_among_the_highest():
+    scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 9.0]])
+    labels = torch.tensor([0, 1, 2, 2])
+    assert metrics.top_k_accuracy(scores, labels) == 0.5
+    assert metrics.top_k_accuracy(scores, labels, 2) == 0.75
+    assert metrics.top_k_accuracy(scores, labels, 3) == 1.0
+
+
+def test_frechet_distance_of_gaussians_is_the_formula():
+    """Two clouds with exactly known means and covariances, which commute, so the root is easy."""
+    torch.manual_seed(0)
+    white = torch.randn(4000, 3, dtype=torch.float64)
+    white = white - white.mean(0)
+    white = white @ torch.linalg.inv(torch.linalg.cholesky(white.T.cov())).T  # mean 0, covariance 1, exactly
+    first, second = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 2.0, 1.0]).double()
+    shift = torch.tensor([1.0, 0.0, -2.0]).double()
+    expected = shift.square().sum() + (first - second).square().sum()
+    assert metrics.frechet_distance(white * first, white * second + shift) == pytest.approx(expected.item(), rel=1e-9)
+    assert metrics.frechet_distance(white, white) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_of_clouds_that_do_not_commute():
+    """Against the definition, with the root of a matrix by its eigenvalues."""
+    torch.manual_seed(1)
+    one, other = torch.randn(50, 4) @ torch.randn(4, 4), torch.randn(60, 4) @ torch.randn(4, 4) + 1
+    a, b = one.T.double().cov(), other.T.double().cov()
+    roots = torch.linalg.eigvals(a @ b).real.clamp(min=0).sqrt().sum()
+    means = (one.double().mean(0) - other.double().mean(0)).square().sum()
+    expected = means + a.trace() + b.trace() - 2 * roots
+    assert metrics.frechet_distance(one, other) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shapes", [((5, 3), (5, 4)), ((1, 3), (5, 3)), ((5,), (5,))])
+def test_frechet_distance_refuses_what_is_no_pair_of_clouds(shapes):
+    with pytest.raises(ValueError, match="must be"):
+        metrics.frechet_distance(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_psnr_is_that_of_known_noise():
+    images = torch.zeros(2, 3, 8, 8)
+    assert metrics.psnr(images, images + 0.2) == pytest.approx(20)  # a tenth of the span: 20 dB
+    assert metrics.psnr(images, images + 0.02) == pytest.approx(40)
+
+
+def test_nearest_drawing_finds_what_was_planted(data):
+    torch.manual_seed(0)
+    for concept, style in (("pizza", "3d"), ("rocket", "sticker"), ("cat face", "cartoon")):
+        picture = data.draw(Scene(concept, style, "blue"))
+        assert metrics.nearest_drawing(picture, "blue", data)[:2] == (concept, style)
+        found = metrics.nearest_drawing(picture + 0.3 * torch.randn_like(picture), "blue", data)
+        assert found[:2] == (concept, style)
+        assert found[2] == pytest.approx(0.3, abs=0.02)
+
+
+def test_fixed_scenes_are_fixed_plain_and_of_their_split(data):
+    seen, held_out = (metrics.fixed_scenes(data, split, 40) for split in ("train", "heldout"))
+    assert seen == metrics.fixed_scenes(data, "train", 40)
+    assert {(scene.size, scene.place, scene.paraphrase) for scene in seen + held_out} == {("usual", "centre", 0)}
+
+    def allowed(scene, split):
+        return data.allowed[split][data.position[scene.concept], data.styles.index(scene.style),
+                                   list(data.backgrounds).index(scene.background)]
+
+    assert all(allowed(scene, "train") for scene in seen)
+    assert all(allowed(scene, "heldout") for scene in held_out)
+
+
+def test_classifier_saves_and_opens(tmp_path):
+    torch.manual_seed(0)
+    classifier, pixels = Classifier(**CLASSIFIER), torch.rand(3, 3, 64, 64)
+    classifier.save_pretrained(tmp_path)
+    with torch.no_grad():
+        for ours, again in zip(classifier(pixels), Classifier.from_pretrained(tmp_path)(pixels)):
+            assert torch.equal(ours, again)
+    assert [scores.shape[1] for scores in classifier(pixels)] == [2, 1, 2]
+    with pytest.raises(ValueError, match="must be"):
+        classifier(torch.rand(3, 3, 32, 32))
+
+
+def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, capsys):
+    """A shortened run on the mini model's parts with an untrained U-Net: numbers are bad, but all are there."""
+    torch.manual_seed(0)
+    sd = StableDiffusion.from_pretrained("mini")
+    for parameter in sd.unet.parameters():
+        parameter.zero_()
+    judge = Classifier(concepts=[c.name for c in data.concepts], styles=data.styles, backgrounds=list(data.backgrounds))
+    judge.save_pretrained(tmp_path / "judge")
+    monkeypatch.setattr(metrics, "GUIDANCE_SCALES", (1.0,))
+    monkeypatch.setattr(metrics, "STEPS", (2,))
+    monkeypatch.setattr(metrics, "SCHEDULERS", ("euler",))
+    monkeypatch.setattr(StableDiffusion, "from_pretrained", lambda *args, **kwargs: sd)
+    before = sd.scheduler
+    assert cli.main(["evaluate", "--classifier", str(tmp_path / "judge"), "--count", "3", "--out", str(tmp_path)]) == 0
+    assert sd.scheduler is before
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["setting"] for row in rows] == ["real", "VAE", "guidance", "steps", "scheduler"]
+    assert float(rows[0]["background, seen"]) == 1.0  # real pictures have the background that they should
+    assert float(rows[0]["nearest, held out"]) == 1.0
+    assert float(rows[2]["nearest, held out"]) < 1.0  # and what an empty U-Net draws is nothing of the kind
+    assert "| scheduler euler |" in capsys.readouterr().out
+    with Image.open(tmp_path / "metrics.png") as picture:
+        assert picture.width > 1000
+
+
+def test_evaluate_needs_two_of_each(capsys):
+    assert cli.main(["evaluate", "--count", "1"]) == 2
+    assert "--count is 1" in capsys.readouterr().err
