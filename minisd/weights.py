@@ -88,8 +88,11 @@ def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: tor
                  variant: str | None = None) -> None:
     """Write one safetensors file; `dtype` converts (torch.float16 halves an fp32 file)."""
     weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in weights.items()}
-    save_file(weights, folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors"),
-              metadata={"format": "pt"})
+    path = folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors")
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(f"{path.name} could not be written into {folder.parent} ({error})") from None
 
 
 def assets_folder() -> Path:
