@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minisd.data import EmojiData
+from minisd.metrics import psnr
 from minisd.training.loop import Batch
 from minisd.vae import VAE
 
@@ -41,7 +42,7 @@ class VAETask(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         small = self.options.small and torch.rand((), generator=batch.generator) < self.options.small
-        images, _, _ = self.data.batch(batch.indices, self.seed, split="all", resolution=32 if small else 64)
+        images, _, _ = self.data.batch(batch.indices, self.seed, split="train", resolution=32 if small else 64)
         images = images.to(self.vae.device)
         posterior = self.vae.encode(images)
         noise = batch.draw(torch.randn, *posterior.mean.shape[1:]).to(images.device)
@@ -54,15 +55,13 @@ class VAETask(nn.Module):
     @torch.no_grad()
     def reconstruct(self, count: int) -> tuple[Tensor, Tensor]:
         """Pictures that were not trained on, and what becomes of them: both (count, 3, 64, 64) in [-1, 1]."""
-        images, _, _ = self.data.batch(range(count), HELD_OUT, split="all")
+        images, _, _ = self.data.batch(range(count), HELD_OUT, split="heldout")
         images = images.to(self.vae.device)
         return images, self.vae.decode(self.vae.encode(images).mode()).clamp(-1, 1)
 
     def psnr(self, count: int = 256) -> float:
         """Peak signal-to-noise ratio on pictures not trained on, in dB, averaged over the pictures."""
-        images, again = self.reconstruct(count)
-        squared = (images - again).square().mean(dim=(1, 2, 3)) / 4  # pixels span 2, so the peak's square is 4
-        return float((-10 * squared.log10()).mean())
+        return psnr(*self.reconstruct(count))
 
     def picture(self) -> Image.Image:
         """Rows of originals over rows of reconstructions."""
