@@ -78,9 +78,13 @@ class StableDiffusion:
         checkpoint.save(self, folder, dtype, variant)
 
     def set_scheduler(self, scheduler) -> None:
-        """Swap the sampler and keep the noise schedule: a name such as "euler", or an instance."""
+        """Swap the sampler and keep the noise schedule: a name such as "euler", or an instance.
+
+        What the present sampler's config has no field for is as Stable Diffusion's: latents are never clipped.
+        """
         if isinstance(scheduler, str):
-            scheduler = checkpoint.scheduler_class(scheduler).from_config(self.scheduler.config)
+            config = {**checkpoint.SD_SCHEDULE, **self.scheduler.config}
+            scheduler = checkpoint.scheduler_class(scheduler).from_config(config)
         self.scheduler = scheduler
 
     # --- the three translations -------------------------------------------------------------------------------
