@@ -122,13 +122,12 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 5.0, ste
 
     Each row is measured on `count` scenes that were trained on and `count` held-out ones, always the same, from the
     same seeds. The first row ("real") is what the judge says of real held-out pictures: the ceiling. The second ("VAE")
-    are these pictures, encoded and decoded.
+    are these pictures, encoded and decoded. The Fréchet distance is that to the real pictures of the same scenes.
     """
     data, scheduler = judge.data, sd.scheduler
     splits = {split: fixed_scenes(data, split, count) for split in ("train", "heldout")}
     real = {split: torch.stack([data.draw(scene) for scene in scenes]) for split, scenes in splits.items()}
-    crowd = torch.stack([data.draw(scene) for scene in fixed_scenes(data, "heldout", 4 * count, seed=1)])
-    crowd = judge.features(crowd)  # other real pictures, which drawn ones are compared with
+    crowd = judge.features(torch.cat(list(real.values())))
 
     def row(name: str, value, pictures: dict[str, Tensor]) -> dict:
         result = {"setting": name, "value": value}

@@ -70,8 +70,8 @@ class Scheduler:
     def from_config(cls, config: dict | str | Path, **changes) -> Self:
         """From a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
 
-        Fields that only other samplers have are dropped, and those which another scheduler's config had not been
-        given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
+        Fields that only other samplers have are kept, unused, for the next swap; those which another scheduler's
+        config had not been given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
 
         Raises:
             FileNotFoundError: no such file in the folder.
@@ -81,8 +81,10 @@ class Scheduler:
             config = read_json(Path(config) / "scheduler_config.json")
         not_given = config.get("_use_default_values", [])
         fields = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
-        return cls(**{name: value for name, value in (fields | changes).items()
-                      if name in cls.DEFAULTS or name not in FIELDS})
+        others = {name: value for name, value in fields.items() if name in FIELDS and name not in cls.DEFAULTS}
+        scheduler = cls(**{name: value for name, value in (fields | changes).items() if name not in others})
+        scheduler._internal_dict |= others
+        return scheduler
 
     def save_config(self, folder: str | Path) -> None:
         """Write scheduler_config.json; diffusers opens it."""

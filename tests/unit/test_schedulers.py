@@ -413,3 +413,12 @@ def test_beginnings_that_make_no_sense():
     solver = DPMSolverMultistepScheduler.from_config(SD)
     with pytest.raises(ValueError, match="two are alike"):
         solver.set_timesteps(1000)
+
+
+def test_fields_of_other_samplers_survive_swaps():
+    """What a published config says for another sampler is found again after any number of swaps."""
+    published = {"_class_name": "PNDMScheduler", "clip_sample": False, "skip_prk_steps": True, "beta_end": 0.012}
+    first = PNDMScheduler.from_config(published)
+    by_way_of = EulerDiscreteScheduler.from_config(first.config)
+    assert DDIMScheduler.from_config(by_way_of.config).config.clip_sample is False
+    assert PNDMScheduler.from_config(by_way_of.config).config.skip_prk_steps is True
