@@ -44,8 +44,6 @@ class CLIPTask(nn.Module):
         config = MINI | {"vocab_size": self.tokenizer.vocab_size, "bos_token_id": self.tokenizer.start_id,
                          "eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id}
         self.clip = CLIP(TextEncoder(**config))
-        for embedding in self.clip.text_encoder.text_model.embeddings.children():
-            nn.init.normal_(embedding.weight, std=0.02)
 
     def config(self) -> dict:
         # Other captions make another tokenizer, with which weights that were trained before mean nothing.
