@@ -1,6 +1,7 @@
 """Published weights in, minisd weights out: bundled models, folders, single files, and the Hub."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from minisd.unet import UNet
 from minisd.vae import VAE
 from minisd.weights import assets_folder, atomic_folder, read_json
 
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = ("mini", "mini-inpaint")
 NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
@@ -24,6 +26,7 @@ SHORT_NAMES = {
 # What every Stable Diffusion was trained with. Single files do not say.
 SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
                "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
 def load(source: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
@@ -40,6 +43,8 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
     if device.type == "cpu" and dtype == torch.float16:
         raise ValueError("dtype=torch.float16 is about 100 times slower than float32 on a CPU; "
                          "use torch.float32 (an fp16 file is converted) or torch.bfloat16")
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"dtype={dtype!r}; it must be torch.float32, torch.bfloat16, torch.float16 or torch.float64")
     path = locate(source, variant)
     return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
 
@@ -56,33 +61,37 @@ def usable_device(name: str | torch.device) -> torch.device:
 
 def locate(source: str | Path, variant: str | None = None) -> Path:
     """The folder or file that `source` means; a Hub id is downloaded, or found in the local cache."""
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise TypeError(f"source is {source!r}; it must be {', '.join(BUNDLED)}, a folder, a file, or a Hub id")
+    source = str(source)
     path = assets_folder() / source if source in BUNDLED else Path(source).expanduser()
     if path.exists():
         return path
     if source in BUNDLED:
         raise FileNotFoundError(f"the weights of {source} should lie in {path}, and do not; `minisd train` makes them")
-    if path.suffix in (".safetensors", ".ckpt") or str(source).count("/") != 1 or path.is_absolute():
+    if path.suffix in (".safetensors", ".ckpt") or not HUB_ID.fullmatch(source):
         raise FileNotFoundError(f"{source} is neither a file nor a folder, nor one of {', '.join(BUNDLED)}, "
                                 "nor a Hub id such as org/name")
-    return download(str(source), variant)
+    return download(source, variant)
 
 
 def download(repository: str, variant: str | None) -> Path:
     """Fetch from the Hub what the five parts need, and nothing else; the local cache serves offline."""
     from huggingface_hub import snapshot_download
 
-    weights = f"*.{variant}.safetensors*" if variant else "*.safetensors*"
+    weights = [f"*.{variant}*.safetensors", f"*.index.{variant}.json"] if variant else ["*.safetensors", "*.index.json"]
     wanted = ["model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/config.json" for part in NETWORKS),
-              *(f"{part}/{weights}" for part in NETWORKS)]
-    unwanted = ["*non_ema*"] if variant else ["*non_ema*", "*.fp16.*"]
+              *(f"{part}/{pattern}" for part in NETWORKS for pattern in weights)]
+    unwanted = ["*non_ema*"] if variant else ["*non_ema*", "*.fp16*"]
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=unwanted))
     except Exception as error:  # the Hub's client and its transport raise a dozen types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
-            f"could not fetch {repository} from the Hub ({reason}). On a computer with network, run "
-            f"`hf download {repository} --local-dir {repository.split('/')[-1]}`, and pass that folder "
-            "instead of the name; `hf auth login` first if the repository asks for it") from None
+            f"there is no folder {repository} here, and it could not be fetched from the Hub ({reason}). On a computer "
+            f"with network, run `hf download {repository} --include '*.json' '*.txt' '*/*.safetensors' --local-dir "
+            f"{repository.split('/')[-1]}`, and pass that folder instead of the name; "
+            "`hf auth login` first if the repository asks for it") from None
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
@@ -90,27 +99,39 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant:
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind not in PIPELINES:
         raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
-    networks = {part: network.from_pretrained(folder / part, dtype, device, variant)
-                for part, network in NETWORKS.items()}
+    networks = {}
+    for part, network in NETWORKS.items():
+        part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
+        networks[part] = network.from_pretrained(folder / part, part_dtype, device, variant)
     config = read_json(folder / "scheduler" / "scheduler_config.json")
     scheduler = scheduler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
     return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler, **networks}
 
 
 def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
-    """The original layout. It holds no tokenizer: CLIP's, which comes with minisd, is used."""
+    """The original layout. It holds no tokenizer (CLIP's, which comes with minisd, is used) and does not say what the
+    U-Net predicts: the noise in SD 1, in inpainting models and in SD 2 base .ckpt files, v in all other SD 2 files.
+    For an SD 2 base .safetensors file, which cannot be told apart, pass a scheduler that predicts "epsilon"."""
     if variant is not None:
         raise ValueError(f"variant={variant!r} chooses among the files of a folder; {path} is a single file")
-    weights = single_file.read_single_file(path)
-    networks = {}
-    for part, (config, tensors) in single_file.split(weights, str(path)).items():
-        networks[part] = NETWORKS[part].from_state_dict(config, tensors, dtype, device, source=f"{path} ({part})")
+    weights, global_step = single_file.read_single_file(path)
+    parts = single_file.split(weights, str(path))
     tokenizer = Tokenizer.from_pretrained(assets_folder() / "clip-tokenizer")
     schedule = SD_SCHEDULE
-    if networks["text_encoder"].config.hidden_act == "gelu":  # SD 2 pads with id 0, and its 768-pixel models predict v
+    if parts["text_encoder"][0]["hidden_act"] == "gelu":  # SD 2
         tokenizer.pad_id = 0
-        schedule = SD_SCHEDULE | {"prediction_type": "v_prediction"}
+        if parts["unet"][0]["in_channels"] == 4 and global_step != BASE_STEP:  # the 768-pixel models predict v
+            schedule = SD_SCHEDULE | {"prediction_type": "v_prediction"}
+            parts["unet"][0]["sample_size"] = 96
+    networks = {part: NETWORKS[part].from_state_dict(config, tensors, dtype_of(part, config, dtype), device,
+                                                     source=f"{path} ({part})")
+                for part, (config, tensors) in parts.items()}
     return {"tokenizer": tokenizer, "scheduler": schedulers.DDIMScheduler.from_config(schedule), **networks}
+
+
+def dtype_of(part: str, config: dict, dtype: torch.dtype) -> torch.dtype:
+    """The published VAEs overflow in float16, and say so by `force_upcast`, or by being older than that field."""
+    return torch.float32 if part == "vae" and dtype == torch.float16 and config.get("force_upcast", True) else dtype
 
 
 def scheduler_class(name: str) -> type:

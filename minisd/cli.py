@@ -11,10 +11,11 @@ SIDE = "height and width of the picture; the model's own size if left out"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Errors are one line on stderr, and exit status 2."""
-    options = make_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = make_parser(training="train" in arguments[:1]).parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
         print(f"minisd: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(training: bool = False) -> argparse.ArgumentParser:
+    """All commands. The options of `train` come from code that nobody else needs to wait for."""
     parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
     commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|info")
     for name, run, what in (("generate", generate, "draw pictures from words"),
@@ -40,11 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
             sub.add_argument("--strength", type=float, default=0.8 if name == "img2img" else 1.0,
                              help="how far to depart from the picture, above 0 up to 1 (%(default)s)")
         add_shared_options(sub, "mini-inpaint" if name == "inpaint" else "mini")
-    from minisd.training.command import add_arguments
-
     train = commands.add_parser("train", help="train one of the mini networks")
     train.set_defaults(run=train_network)
-    add_arguments(train)
+    if training:
+        from minisd.training.command import add_arguments
+
+        add_arguments(train)
     sub = commands.add_parser("evaluate", help="measure how good a mini model is")
     sub.set_defaults(run=evaluate)
     sub.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
@@ -80,23 +83,27 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
 
 
 def generate(options) -> None:
-    sd = load(options)
-    settings = shared_settings(options)
-    save(options, settings, sd.text_to_image(options.prompt, height=options.height, width=options.width, **settings))
+    files, sd, settings = begin(options)
+    images = sd.text_to_image(options.prompt, height=options.height, width=options.width, **settings)
+    save(files, images, options, sd, settings)
 
 
 def img2img(options) -> None:
-    sd = load(options)
-    settings = shared_settings(options) | {"strength": options.strength}
-    save(options, settings, sd.image_to_image(options.prompt, open_image(options.image, sd, options), **settings))
+    files, sd, settings = begin(options)
+    settings["strength"] = options.strength
+    image = fit(open_image(options.image), sd, options)
+    save(files, sd.image_to_image(options.prompt, image, **settings), options, sd, settings)
 
 
 def inpaint(options) -> None:
-    sd = load(options)
-    settings = shared_settings(options) | {"strength": options.strength}
-    image = open_image(options.image, sd, options)
-    mask = open_image(options.mask, sd, options).convert("L")
-    save(options, settings, sd.inpaint(options.prompt, image, mask, **settings))
+    files, sd, settings = begin(options)
+    settings["strength"] = options.strength
+    image, mask = open_image(options.image), open_image(options.mask)
+    if mask.size != image.size:
+        raise ValueError(f"{options.mask} is {mask.width}×{mask.height} pixels, {options.image} is "
+                         f"{image.width}×{image.height}; they must have the same size")
+    mask = fit(mask, sd, options).convert("L")
+    save(files, sd.inpaint(options.prompt, fit(image, sd, options), mask, **settings), options, sd, settings)
 
 
 def train_network(options) -> None:
@@ -149,56 +156,76 @@ def info(options) -> None:
 # --- what they share ------------------------------------------------------------------------------------------
 
 
-def load(options):
+def begin(options):
+    """What the three drawing commands begin with: where to save, the model, and the arguments that all jobs take."""
     import torch
 
     from minisd import StableDiffusion
 
     if options.seed is None:
         options.seed = random.randrange(2**32)
-    return StableDiffusion.from_pretrained(
+    files = name_files(options)  # before the work, so that a wrong --out does not cost a picture
+    sd = StableDiffusion.from_pretrained(
         options.model, device=options.device, dtype=getattr(torch, options.dtype) if options.dtype else None,
         scheduler=options.scheduler, variant=options.variant)
+    return files, sd, {"negative_prompt": options.negative, "num_inference_steps": options.steps,
+                       "guidance_scale": options.guidance, "num_images": options.num, "seed": options.seed}
 
 
-def shared_settings(options) -> dict:
-    """The arguments that all three jobs take, which are also what a PNG remembers."""
-    return {"negative_prompt": options.negative, "num_inference_steps": options.steps,
-            "guidance_scale": options.guidance, "num_images": options.num, "seed": options.seed}
+def name_files(options) -> list[Path]:
+    """--out is a .png file, or a folder; several pictures have their seeds in their names."""
+    out, seeds = Path(options.out).expanduser(), range(options.seed, options.seed + options.num)
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        names = [out.name] if options.num == 1 else [f"{out.stem}-{seed}.png" for seed in seeds]
+        out = out.parent
+    elif out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"):
+        raise ValueError(f"--out is {out}; pictures are saved as .png files, which remember their prompt")
+    else:
+        words = "".join(c if c.isalnum() else " " for c in options.prompt).split()
+        names = [f"{'-'.join(words)[:60] or 'picture'}-{seed}.png" for seed in seeds]
+    nearest = next((p for p in (out, *out.parents) if p.exists()), Path())
+    if not nearest.is_dir():
+        raise FileExistsError(f"--out is {options.out}, but {nearest} is a file; give a .png file or a folder")
+    return [out / name for name in names]
 
 
-def open_image(path: str, sd, options):
-    """Open a picture in RGB, cut in the middle to the model's shape (or --width and --height) and made its size."""
+def open_image(path: str):
+    """Open a picture in RGB, turned as its camera says."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    side = sd.unet.config.sample_size * sd.vae.downscale
     try:
         with Image.open(path) as image:
-            return ImageOps.fit(image.convert("RGB"), (options.width or side, options.height or side))
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {path}") from None
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, Image.DecompressionBombError):
         raise ValueError(f"{path} is not a picture that can be opened") from None
 
 
-def save(options, settings: dict, images: list) -> None:
+def fit(image, sd, options):
+    """Cut a picture in the middle to the model's shape (or --width and --height), and make it that size."""
+    from PIL import ImageOps
+
+    from minisd.images import check_size
+
+    side = sd.unet.config.sample_size * sd.vae.downscale
+    width = side if options.width is None else options.width
+    height = side if options.height is None else options.height
+    check_size(height, width, sd.vae.downscale, "size")
+    return ImageOps.fit(image, (width, height))
+
+
+def save(files: list[Path], images: list, options, sd, settings: dict) -> None:
     """Write PNGs that carry prompt and settings, and print where they are."""
     from PIL.PngImagePlugin import PngInfo
 
-    out = Path(options.out)
-    single = out.suffix.lower() == ".png"
-    if single and len(images) > 1:
-        out, stem = out.parent, out.stem
-    else:
-        stem = out.stem if single else "-".join("".join(c if c.isalnum() else " " for c in options.prompt).split())[:60]
-        out = out.parent if single else out
-    out.mkdir(parents=True, exist_ok=True)
-    for k, image in enumerate(images):
+    settings = {"prompt": options.prompt, **settings, "num_images": 1, "height": images[0].height,
+                "width": images[0].width, "model": options.model, "variant": options.variant,
+                "scheduler": type(sd.scheduler).__name__, "dtype": str(sd.dtype).removeprefix("torch.")}
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    for k, (file, image) in enumerate(zip(files, images, strict=True)):
         notes = PngInfo()
-        notes.add_itxt("prompt", options.prompt)
-        for name, value in (settings | {"seed": options.seed + k, "model": options.model,
-                                        "scheduler": options.scheduler or "the checkpoint's"}).items():
+        for name, value in (settings | {"seed": options.seed + k}).items():
             notes.add_itxt(name, str(value))
-        name = f"{stem}.png" if single and len(images) == 1 else f"{stem}-{options.seed + k}.png"
-        image.save(out / name, pnginfo=notes)
-        print(f"{out / name}  (seed {options.seed + k})")
+        image.save(file, pnginfo=notes)
+        print(f"{file}  (seed {options.seed + k})")

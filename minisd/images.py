@@ -27,8 +27,10 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
                 raise ValueError(f"{name}: the images have different sizes, {images[0].size} and {one.size}")
         pixels = torch.from_numpy(np.stack([np.asarray(one) for one in images]))  # (B, H, W, 3), 0 to 255
         image = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    if image.ndim != 4 or image.shape[1] != 3 or not len(image):
+    if image.ndim != 4 or image.shape[1] != 3 or not image.numel():
         raise ValueError(f"{name} has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
+    if not image.is_floating_point():
+        raise ValueError(f"{name} is of {image.dtype}; a tensor must be of floating point, in [-1, 1]")
     if not (image.min() >= -1.01 and image.max() <= 1.01):  # this way round, NaN is refused too
         raise ValueError(f"{name} has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
     check_size(image.shape[-2], image.shape[-1], multiple, name)

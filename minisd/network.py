@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +31,19 @@ class Config:
         Raises:
             ValueError: for a field that is unknown, or has a value which is not supported.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {field.name: field.type for field in dataclasses.fields(cls)}
         taken = {}
         for name, value in values.items():
             if name.startswith("_") or name in METADATA:
                 continue
             if name in known:
                 taken[name] = tuple(value) if isinstance(value, list) else value
+                if not fits(name, taken[name], known[name]):
+                    raise ValueError(f"{cls.__name__}: {name}={value!r} makes no sense; "
+                                     f"it must be {wording(known[name])}")
             elif name not in cls.FIXED:
                 raise ValueError(f"{cls.__name__}: unknown field {name!r} (value {value!r}); known are "
-                                 f"{', '.join(sorted(known | set(cls.FIXED)))}")
+                                 f"{', '.join(sorted({*known, *cls.FIXED}))}")
             elif value not in cls.FIXED[name]:
                 supported = " or ".join(repr(v) for v in cls.FIXED[name])
                 raise ValueError(f"{cls.__name__}: {name}={value!r} is not supported; it must be {supported}")
@@ -48,6 +51,28 @@ class Config:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
+
+
+def fits(name: str, value, kind) -> bool:
+    """Whether a config's value is of a field's type, and not absurd: no layers by the million, no negative widths."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(fits(name, item, get_args(kind)[0]) for item in value)
+    if get_args(kind):  # one type or another
+        return any(fits(name, value, one) for one in get_args(kind))
+    if kind is int:
+        least, most = 0 if name.endswith("_id") else 1, 100 if "layers" in name else 1_000_000
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+    return isinstance(value, kind)
+
+
+def wording(kind) -> str:
+    if get_origin(kind) is tuple:
+        return f"a list, each {wording(get_args(kind)[0])}"
+    if get_args(kind):
+        return " or ".join(wording(one) for one in get_args(kind))
+    return {int: "a positive whole number", float: "a positive number", bool: "true or false", str: "a word"}[kind]
 
 
 class Network(nn.Module):
@@ -89,8 +114,11 @@ class Network(nn.Module):
         for key, theirs in config.items():
             if key in ("_class_name", "model_type") and cls.CLASS_NAME.get(key, theirs) != theirs:
                 raise ValueError(f"{source}: config.json is that of a {theirs}, not of a {cls.__name__}")
-        with torch.device("meta"):  # shapes only: no memory is taken, no random numbers are drawn
-            network = cls(**config)
+        try:
+            with torch.device("meta"):  # shapes only: no memory is taken, no random numbers are drawn
+                network = cls(**config)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
         weights = cls.published_names(weights)
         check_fit(network.state_dict(), weights, source)
         weights = {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}
@@ -139,5 +167,7 @@ def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) 
               for name in wanted.keys() & given.keys() if given[name].shape != wanted[name].shape]
     if shapes:
         problems.append(f"wrong shape: {listed(shapes)}")
+    if other := [f"{name} ({tensor.dtype})" for name, tensor in given.items() if not tensor.is_floating_point()]:
+        problems.append(f"not floating point, as of a quantised model: {listed(other)}")
     if problems:
         raise ValueError(f"{source}: the weights do not fit the config; " + "; ".join(problems))

@@ -9,6 +9,7 @@ Salimans 2022, "Classifier-Free Diffusion Guidance".
 
 import inspect
 from collections.abc import Callable
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +38,7 @@ class StableDiffusion:
         negative_prompt: what to steer away from; one for all, or a list as long as `prompt`.
         num_inference_steps: denoising steps, 1 to 1000; 20 to 50 are usual.
         guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). 1 is
-            none, and halves the work; 7.5 is usual. It is ω of Ho & Salimans plus one.
+            none, and halves the work; 7.5 is usual. It is w of Ho & Salimans plus one.
         num_images: pictures for each prompt.
         seed: picture k of the batch is drawn from seed + k, and is the picture that this seed gives alone.
         generator: instead of a seed, a torch.Generator, or a list with one for each picture.
@@ -51,9 +52,13 @@ class StableDiffusion:
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
                              f"the text encoder's is {text_encoder.config.hidden_size}: they do not belong together")
-        if tokenizer.vocab_size > text_encoder.config.vocab_size:
-            raise ValueError(f"the tokenizer has {tokenizer.vocab_size} tokens, the text encoder only "
-                             f"{text_encoder.config.vocab_size}: they do not belong together")
+        if max(tokenizer.vocab.values()) >= text_encoder.config.vocab_size:
+            raise ValueError(f"the tokenizer's ids go up to {max(tokenizer.vocab.values())}, the text encoder has "
+                             f"{text_encoder.config.vocab_size} tokens: they do not belong together")
+        if unet.config.in_channels not in (4, 9) or unet.config.out_channels != vae.config.latent_channels:
+            raise ValueError(f"the U-Net takes {unet.config.in_channels} channels and gives "
+                             f"{unet.config.out_channels}, the VAE's latents have {vae.config.latent_channels}; "
+                             "supported are 4 to 4, and 9 to 4 (inpainting)")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
 
@@ -82,6 +87,8 @@ class StableDiffusion:
 
         What the present sampler's config has no field for is as Stable Diffusion's: latents are never clipped.
         """
+        if not isinstance(scheduler, str) and (isinstance(scheduler, type) or not hasattr(scheduler, "set_timesteps")):
+            raise TypeError(f"scheduler is {scheduler!r}; it must be a name such as 'euler', or an instance")
         if isinstance(scheduler, str):
             config = {**checkpoint.SD_SCHEDULE, **self.scheduler.config}
             scheduler = checkpoint.scheduler_class(scheduler).from_config(config)
@@ -97,13 +104,13 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generator = None) -> Tensor:
         """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
-        pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.dtype)
+        pixels = image_to_tensor(images, self.vae.downscale).to(self.vae.device, self.vae.dtype)
         return self.vae.encode(pixels).sample(generator).float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
-        pixels = self.vae.decode(latents.to(self.dtype) / self.vae.config.scaling_factor)
+        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     # --- the three jobs ---------------------------------------------------------------------------------------
@@ -120,6 +127,7 @@ class StableDiffusion:
         Args:
             height, width: in pixels, divisible by 8; None takes what the model was trained on.
         """
+        self._refuse_inpainting_model()
         context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
         generator = make_generators(seed, generator, batch)
         check_output(output)
@@ -141,6 +149,7 @@ class StableDiffusion:
             image: RGB, both sides divisible by 8; the result has its size.
             strength: how far towards noise, above 0 up to 1: that part of the steps is run.
         """
+        self._refuse_inpainting_model()
         context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
         generator = make_generators(seed, generator, batch)
         check_output(output)
@@ -209,6 +218,7 @@ class StableDiffusion:
             keep: (clean latents, noise, mask): put the clean latents back, noisy, where the mask is 0.
         """
         guided = guidance_scale != 1
+        # all of ours take a generator; some of diffusers' deterministic ones, which may stand in for them, do not
         draws = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
             inputs = self.scheduler.scale_model_input(latents, t)
@@ -221,10 +231,10 @@ class StableDiffusion:
             step = self.scheduler.step(noise_pred, t, latents, **draws)
             latents = step.prev_sample
             if keep is not None:
-                clean, noise, mask = keep
+                known, noise, mask = keep
                 if i + 1 < len(timesteps):
-                    clean = self.scheduler.add_noise(clean, noise, timesteps[i + 1: i + 2].repeat(len(clean)))
-                latents = (1 - mask) * clean + mask * latents
+                    known = self.scheduler.add_noise(known, noise, timesteps[i + 1: i + 2].repeat(len(known)))
+                latents = (1 - mask) * known + mask * latents
             if callback is not None:
                 callback(i, t, latents, getattr(step, "pred_original_sample", None))  # diffusers' PNDM has none
         return latents
@@ -233,9 +243,9 @@ class StableDiffusion:
 
     def _context(self, prompt, negative_prompt, guidance_scale: float, num_images: int) -> tuple[Tensor, int]:
         """(2B, 77, width), negative before positive, or (B, 77, width) without guidance; and B."""
-        if not isinstance(num_images, int) or num_images < 1:
+        if not isinstance(num_images, Integral) or isinstance(num_images, bool) or num_images < 1:
             raise ValueError(f"num_images={num_images!r}; it must be a whole number from 1")
-        if not 0 <= guidance_scale < float("inf"):
+        if not is_number(guidance_scale) or not 0 <= guidance_scale <= 1e4:
             raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 "
                              "(1 is no guidance, 7.5 is usual)")
         prompts = check_texts("prompt", [prompt] if isinstance(prompt, str) else prompt)
@@ -251,6 +261,11 @@ class StableDiffusion:
         negative = self.encode_prompt(negatives).repeat_interleave(num_images, dim=0)
         return torch.cat([negative, positive]), len(positive)
 
+    def _refuse_inpainting_model(self) -> None:
+        if self.unet.config.in_channels == 9:
+            raise ValueError("this model inpaints (its U-Net has 9 input channels): call inpaint(), "
+                             "or load a model with 4")
+
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         native = self.unet.config.sample_size * self.vae.downscale
         height, width = (native if side is None else side for side in (height, width))
@@ -259,15 +274,15 @@ class StableDiffusion:
 
     def _timesteps(self, num_inference_steps: int, strength: float = 1.0) -> Tensor:
         """The scheduler's timesteps, or their last part when strength is below 1."""
-        if not 0 < strength <= 1:
+        if not is_number(strength) or not 0 < strength <= 1:
             raise ValueError(f"strength={strength!r}; it must be above 0 and at most 1")
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        run = min(int(num_inference_steps * strength), num_inference_steps)
+        run = int(num_inference_steps * strength)
         if run == 0:
             raise ValueError(f"strength={strength} of {num_inference_steps} steps leaves none to run; "
                              f"it must be at least {1 / num_inference_steps:.3g}")
         start = (num_inference_steps - run) * self.scheduler.order  # Heun calls the U-Net twice a step
-        if hasattr(self.scheduler, "set_begin_index"):  # spares the loop a look at t, which waits for a GPU
+        if hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it; spares a look at t on the GPU
             self.scheduler.set_begin_index(start)
         return self.scheduler.timesteps[start:]
 
@@ -276,14 +291,19 @@ class StableDiffusion:
         shape = (batch, self.vae.config.latent_channels, height // self.vae.downscale, width // self.vae.downscale)
         if latents is None:
             return randn(shape, generator, self.device)
+        if not isinstance(latents, Tensor) or not latents.is_floating_point():
+            raise TypeError("latents must be a tensor of floating point, standard normal numbers")
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; for this call it must be {shape}")
         return latents.to(self.device, torch.float32)
 
     def _output(self, latents: Tensor, output: str) -> Images:
+        pixels = latents if output == "latent" else self.decode_latents(latents)
+        if not pixels.isfinite().all():
+            raise FloatingPointError("the result is not finite: the weights are damaged, a setting is out of all "
+                                     "bounds, or half precision overflowed; try dtype=torch.float32")
         if output == "latent":
             return latents
-        pixels = self.decode_latents(latents)
         return tensor_to_images(pixels) if output == "pil" else pixels
 
     @property
@@ -301,9 +321,9 @@ def make_generators(seed: int | None, generator: Generator, batch: int) -> Gener
         raise ValueError("seed and generator were both given; give one of them")
     if seed is None:
         return generator
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed!r}; it must be a whole number from 0 to 2**63 - 1")
-    return [torch.Generator().manual_seed(seed + k) for k in range(batch)]
+    return [torch.Generator().manual_seed(int(seed) + k) for k in range(batch)]
 
 
 def repeat(tensor: Tensor, batch: int, name: str) -> Tensor:
@@ -311,6 +331,10 @@ def repeat(tensor: Tensor, batch: int, name: str) -> Tensor:
     if batch % len(tensor):
         raise ValueError(f"{name}: {len(tensor)} for a batch of {batch}; give one, or one for each prompt")
     return tensor.repeat_interleave(batch // len(tensor), dim=0)
+
+
+def is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_output(output: str) -> None:

@@ -16,8 +16,11 @@ def randn(shape: tuple[int, ...], generator: Generator = None, device: torch.dev
             gives the same picture on every device) and moved to `device`.
 
     Raises:
+        TypeError: neither a generator nor a list.
         ValueError: the list's length is not shape[0].
     """
+    if isinstance(generator, tuple) or not isinstance(generator, (torch.Generator, list, type(None))):
+        raise TypeError(f"generator is a {type(generator).__name__}; it must be a torch.Generator or a list of them")
     if isinstance(generator, list):
         if len(generator) != shape[0]:
             raise ValueError(f"generator: a list of {len(generator)} for a batch of {shape[0]}; "

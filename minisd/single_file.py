@@ -1,13 +1,16 @@
 """One file in the original CompVis or Stability layout, taken apart into U-Net, VAE and text encoder.
 
 Those repositories number the U-Net's blocks in a row (`input_blocks.4.1`), count the decoder's levels from
-the bottom, and SD 2 fuses the text encoder's query, key and value. The tables below are the whole difference:
-each line is a pattern in the old name and what stands in its place in the new one.
+the bottom, and SD 2 fuses the text encoder's query, key and value. In the tables below, each line
+is a pattern in an old name and what stands in its place in the new one; only the U-Net's numbers need a little
+arithmetic besides.
 """
 
 import re
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,26 +50,40 @@ TEXT_V2 = [
 ]
 
 
-def read_single_file(path: Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors or .ckpt file, memory-mapped.
+class Ignored:
+    """Stands in for what the training framework left in old .ckpt files; nothing of it is run or kept."""
+
+
+# Besides tensors, the published .ckpt files hold a callback's name as a key, and NumPy numbers.
+HARMLESS = [(Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+            (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), np.float64(0).__reduce__()[0],
+            np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64))]
+
+
+def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
+    """All tensors of a .safetensors or .ckpt file, memory-mapped, and the training step that a .ckpt may name.
 
     Raises:
         ValueError: a damaged file, or a pickle that holds anything but tensors: such a file can run code, and is
             not opened.
     """
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        return read_safetensors(path), None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises half a dozen types here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} was not opened: it is damaged, or a pickle that holds more than tensors, which could "
-                         f"run code on this computer ({reason}). Use the .safetensors file of the same model") from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        with torch.serialization.safe_globals(HARMLESS):  # zip files only: older ones cannot be memory-mapped
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises half a dozen types here, and its advice is not to be repeated
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise ValueError(f"{path} was not opened: it is damaged, or a pickle that holds more than tensors"
+                         f"{f' ({found[1]})' if found else ''}, which could run code on this computer. "
+                         "Use the .safetensors file of the same model") from None
+    content = content if isinstance(content, dict) else {}
+    step, weights = content.get("global_step"), content.get("state_dict", content)
+    weights = weights if isinstance(weights, dict) else {}
+    tensors = {name: value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors under 'state_dict' or at its top")
-    return tensors
+    return tensors, step if isinstance(step, int) else None
 
 
 def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict[str, Tensor]]]:
@@ -82,7 +99,11 @@ def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict
         if not any(name.startswith(prefix) for name in weights):
             raise ValueError(f"{source} holds no {part} (no tensor is called {prefix}…); "
                              "it is not a whole Stable Diffusion 1.x or 2.x checkpoint")
-    return {"unet": convert_unet(weights), "vae": convert_vae(weights), "text_encoder": convert_text(weights)}
+    try:
+        return {"unet": convert_unet(weights), "vae": convert_vae(weights), "text_encoder": convert_text(weights)}
+    except (LookupError, TypeError, ValueError) as error:  # a tensor that every checkpoint has is not there
+        raise ValueError(f"{source} is not a whole Stable Diffusion 1.x or 2.x checkpoint: "
+                         f"its layout is another one ({error})") from None
 
 
 def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -160,9 +181,9 @@ def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     if not old:  # SD 1: transformers' own names
         new = {name: tensor for name, tensor in without_prefix(weights, TEXT_PREFIX_V1).items()
                if not name.endswith("position_ids")}
-        activation, layers, head_width = "quick_gelu", count(new, r"layers\.(\d+)\."), 64
+        activation, layers = "quick_gelu", count(new, r"layers\.(\d+)\.")
     else:  # SD 2: OpenCLIP's, of which the last layer is not used
-        activation, layers, head_width = "gelu", count(old, r"resblocks\.(\d+)\.") - 1, 64
+        activation, layers = "gelu", count(old, r"resblocks\.(\d+)\.") - 1
         new = {}
         for name, tensor in old.items():
             if name in ("text_projection", "logit_scale") or f"resblocks.{layers}." in name:
@@ -177,6 +198,6 @@ def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     return {
         "vocab_size": vocab_size, "hidden_size": width, "num_hidden_layers": layers, "hidden_act": activation,
         "intermediate_size": new["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_attention_heads": width // head_width,
+        "num_attention_heads": width // 64,  # every CLIP's heads are 64 wide
         "max_position_embeddings": new["text_model.embeddings.position_embedding.weight"].shape[0],
     }, new

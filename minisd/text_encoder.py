@@ -39,6 +39,9 @@ class TextEncoderConfig(Config):
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"TextEncoderConfig: hidden_act={self.hidden_act!r} is not supported; "
                              f"it must be {' or '.join(map(repr, ACTIVATIONS))}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"TextEncoderConfig: num_attention_heads={self.num_attention_heads} does not divide "
+                             f"hidden_size={self.hidden_size}")
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """To four times the width and back, the same for every token."""
+    """To a greater width (four times, as published) and back, the same for every token."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -135,7 +138,7 @@ class TextEncoder(Network):
         self.text_model = TextTransformer(self.config)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Token ids (B, up to 77) → (B, 77, hidden_size), after the final layer norm.
+        """Token ids (B, N), N up to 77 → (B, N, hidden_size), after the final layer norm.
 
         Raises:
             ValueError: token ids of the wrong shape or outside the vocabulary.
@@ -143,6 +146,7 @@ class TextEncoder(Network):
         if token_ids.ndim != 2 or token_ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(f"TextEncoder: token ids have shape {tuple(token_ids.shape)}; "
                              f"they must be (B, at most {self.config.max_position_embeddings})")
+        # on a GPU this look would have to wait for it
         if token_ids.device.type == "cpu" and token_ids.numel() and token_ids.max() >= self.config.vocab_size:
             raise ValueError(f"TextEncoder: token id {int(token_ids.max())} is outside the vocabulary "
                              f"of {self.config.vocab_size}; do tokenizer and text encoder belong together?")

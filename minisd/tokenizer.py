@@ -92,6 +92,9 @@ class Tokenizer:
     context_length = 77
 
     def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], pad_id: int | None = None):
+        ids = vocab.values()
+        if not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(ids):
+            raise ValueError("vocab must give every token a whole number of its own, from 0")
         if missing := [token for token in (START, END) if token not in vocab]:
             raise ValueError(f"vocab lacks {' and '.join(missing)}")
         for number, pair in enumerate(merges, 1):
@@ -151,8 +154,10 @@ class Tokenizer:
         for one in check_texts("prompt", [text] if isinstance(text, str) else text):
             ids = self.encode(one)
             if len(ids) > room:
-                warnings.warn(f"the prompt has {len(ids)} tokens and only {room} fit; this was cut off: "
-                              f"{self.decode(ids[room:])!r}", stacklevel=2)
+                cut = self.decode(ids[room:])
+                cut = cut if len(cut) <= 200 else f"{cut[:200]} …"
+                warnings.warn(f"the text {one[:30]!r}… has {len(ids)} tokens and only {room} fit; "
+                              f"this was cut off: {cut!r}", stacklevel=2)
             row = [self.start_id, *ids[:room], self.end_id]
             rows.append(row + [self.pad_id] * (self.context_length - len(row)))
         return torch.tensor(rows, dtype=torch.long).view(len(rows), self.context_length)
@@ -221,7 +226,10 @@ class Tokenizer:
             raise FileNotFoundError(f"no {' and no '.join(missing)} in {folder}, and no tokenizer.json instead")
         else:
             vocab = read_json(folder / "vocab.json")
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            try:
+                lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{folder / 'merges.txt'} is damaged: it is not UTF-8 text ({error})") from None
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
         merges = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
         try:
@@ -244,11 +252,13 @@ class Tokenizer:
 
 def check_texts(name: str, texts: list[str]) -> list[str]:
     """The texts as they are, if all of them are texts."""
-    if isinstance(texts, str) or not isinstance(texts, (list, tuple)):
-        raise TypeError(f"{name} must be a list of strings, not {type(texts).__name__}")
+    if isinstance(texts, str):
+        raise TypeError(f"{name} must be a list of strings, not a single one")
+    if not isinstance(texts, (list, tuple)):
+        raise TypeError(f"{name} must be a string or a list of strings, not {type(texts).__name__}")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"{name} must be a list of strings; item {i} is a {type(text).__name__}")
+            raise TypeError(f"{name} must be a string or a list of strings; item {i} is a {type(text).__name__}")
         if regex.search(r"\p{Cs}", text):
             raise ValueError(f"{name}: item {i}, {text!r}, holds half a surrogate pair, which is no character")
     return texts

@@ -1,7 +1,6 @@
 """The U-Net: given noisy latents, the time and the text, predict the noise.
 
-Sources: Ronneberger et al. 2015 (the U and its skips); Ho et al. 2020, appendix B (time, residual blocks);
-Rombach et al. 2022, section 3.3 and appendix E.2.1 (transformer blocks, cross-attention to the text).
+Sources: Ronneberger et al. 2015 (the U and its skips); Ho et al. 2020, appendix B (time, residual blocks).
 """
 
 import math
@@ -14,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisd.attention import Attention
 from minisd.blocks import Downsample, ResidualBlock, Upsample
 from minisd.network import Config, Network
+from minisd.transformer import SpatialTransformer
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class UNetConfig(Config):
 
 
 def sinusoidal_embedding(timesteps: Tensor, channels: int) -> Tensor:
-    """Times (B,) → (B, channels): cosines, then sines, of t at frequencies from 1 down to 1/10000.
+    """Times (B,) → (B, channels): cosines, then sines, of t at frequencies from 1 down to almost 1/10000.
 
     Source: Vaswani et al. 2017, section 3.5, applied to time by Ho et al. 2020.
     """
@@ -95,71 +94,6 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(x)))
 
 
-class GEGLU(nn.Module):
-    """A linear layer whose second half gates its first (Shazeer 2020, "GLU Variants Improve Transformer")."""
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__()
-        self.proj = nn.Linear(channels, 2 * hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
-
-
-class FeedForward(nn.Module):
-    """To four times the width and back, the same at every pixel."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
-class TransformerBlock(nn.Module):
-    """Pixels look at pixels (attn1), then at the words (attn2), then each thinks for itself (ff)."""
-
-    def __init__(self, channels: int, heads: int, context_channels: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = Attention(channels, heads)
-        self.norm2 = nn.LayerNorm(channels)
-        self.attn2 = Attention(channels, heads, context_channels)
-        self.norm3 = nn.LayerNorm(channels)
-        self.ff = FeedForward(channels)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x: (B, H·W, C); context: (B, 77, context_channels)."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
-
-
-class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of a feature map, added to the map."""
-
-    def __init__(self, channels: int, heads: int, config: UNetConfig):
-        super().__init__()
-        self.linear = config.use_linear_projection
-        self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, config.cross_attention_dim)])
-        self.proj_out = nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x: (B, C, H, W); context: (B, 77, context_channels)."""
-        h = self.norm(x)
-        h = h if self.linear else self.proj_in(h)
-        h = h.flatten(2).transpose(1, 2)  # (B, H·W, C)
-        h = self.proj_in(h) if self.linear else h
-        h = self.transformer_blocks[0](h, context)
-        h = self.proj_out(h) if self.linear else h
-        h = h.transpose(1, 2).reshape_as(x)  # (B, C, H, W)
-        return x + (h if self.linear else self.proj_out(h))
-
-
 class Level(nn.Module):
     """One resolution of the U: residual blocks, each followed by a transformer where there is attention."""
 
@@ -170,7 +104,9 @@ class Level(nn.Module):
         groups, eps = config.norm_num_groups, config.norm_eps
         self.resnets = nn.ModuleList([ResidualBlock(a, b, groups, eps, time) for a, b in widths])
         if heads is not None:
-            self.attentions = nn.ModuleList([SpatialTransformer(b, heads, config) for _, b in widths])
+            self.attentions = nn.ModuleList([
+                SpatialTransformer(b, heads, config.cross_attention_dim, groups, config.use_linear_projection)
+                for _, b in widths])
 
     def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         x = self.resnets[i](x, time)
@@ -278,8 +214,9 @@ class UNet(Network):
         Raises:
             ValueError: a shape that does not fit the config.
         """
-        self._check(latents, context)
-        times = torch.as_tensor(timesteps, device=latents.device).expand(len(latents))
+        times = torch.as_tensor(timesteps, device=latents.device)
+        self._check(latents, times, context)
+        times = times.expand(len(latents))
         time = sinusoidal_embedding(times, self.config.block_out_channels[0]).to(latents.dtype)
         time = self.time_embedding(time)  # (B, 4·C₀)
 
@@ -292,11 +229,13 @@ class UNet(Network):
             x = block(x, time, context, skips)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def _check(self, latents: Tensor, context: Tensor) -> None:
+    def _check(self, latents: Tensor, times: Tensor, context: Tensor) -> None:
         config = self.config
         if latents.ndim != 4 or latents.shape[1] != config.in_channels:
             raise ValueError(f"UNet: latents have shape {tuple(latents.shape)}; "
                              f"they must be (B, {config.in_channels}, h, w)")
+        if times.ndim > 1 or times.numel() not in (1, len(latents)):
+            raise ValueError(f"UNet: timesteps have shape {tuple(times.shape)}; give one number, or ({len(latents)},)")
         if context.ndim != 3 or context.shape[2] != config.cross_attention_dim or len(context) != len(latents):
             raise ValueError(f"UNet: context has shape {tuple(context.shape)}; it must be "
                              f"({len(latents)}, tokens, {config.cross_attention_dim})")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+CONTRADICTS = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
+
 
 def read_json(path: Path) -> dict:
     """Read a JSON object, with an error that names the file."""
@@ -21,7 +24,7 @@ def read_json(path: Path) -> dict:
                                 f", and neither does the folder {path.parent}"))
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not an object with fields")
@@ -30,20 +33,34 @@ def read_json(path: Path) -> dict:
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """A new, empty folder to write into, whose files take their places in `folder` only if all went well."""
-    folder = Path(folder)
+    """A new, empty folder to write into, which takes the place of `folder` only if all went well.
+
+    Other files that were in `folder` stay (they are linked into the new one), but not those that would contradict what
+    was written: shards of the weights, and transformers' second form of a tokenizer.
+    """
+    folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; a folder is needed to save into")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    new, old = work / "new", work / "old"
+    new.mkdir()
     try:
         yield new
-        for path in sorted(p for p in new.rglob("*") if p.is_file()):
-            target = folder / path.relative_to(new)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
+        for path in [p for p in folder.rglob("*") if p.is_file()]:
+            target = new / path.relative_to(folder)
+            if not target.exists() and not (target.parent.exists() and CONTRADICTS.search(path.name)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, target)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -72,14 +89,16 @@ def load_weights(folder: str | Path, name: str, variant: str | None = None) -> d
 
 def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]:
     """Weights divided over several files; the index says which tensor lies in which."""
-    weights = {}
-    for shard in sorted(set(index.get("weight_map", {}).values())):
-        if Path(shard).name != shard:
-            raise ValueError(f"{folder / index_name} names {shard!r}, which is not a file in that folder")
+    places, weights = index.get("weight_map"), {}
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+        raise ValueError(f"{folder / index_name}: weight_map must say for each tensor the name of its file")
+    for shard in sorted(set(places.values())):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise ValueError(f"{folder / index_name} names {shard!r}, which is no safetensors file in that folder")
         if not (folder / shard).is_file():
             raise FileNotFoundError(f"{folder / index_name} names {shard}, which is not there")
         weights |= read_safetensors(folder / shard)
-    if missing := sorted(index.get("weight_map", {}).keys() - weights.keys()):
+    if missing := sorted(places.keys() - weights.keys()):
         raise ValueError(f"{folder / index_name} names tensors that no shard holds: {', '.join(missing[:5])}")
     return weights
 

@@ -79,7 +79,7 @@ class Scheduler:
         """
         if not isinstance(config, dict):
             config = read_json(Path(config) / "scheduler_config.json")
-        not_given = config.get("_use_default_values", [])
+        not_given = config.get("_use_default_values") or []
         fields = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
         others = {name: value for name, value in fields.items() if name in FIELDS and name not in cls.DEFAULTS}
         scheduler = cls(**{name: value for name, value in (fields | changes).items() if name not in others})

@@ -1,6 +1,7 @@
 """The fields of a scheduler_config.json, and what they may say."""
 
 from math import inf
+from numbers import Real
 
 # Every field of a published scheduler_config.json, and its supported values (None: a number, or free).
 FIELDS = {
@@ -42,16 +43,22 @@ def check_config(name: str, defaults: dict, given: dict) -> Config:
             supported = " or ".join(repr(v) for v in FIELDS[field])
             raise ValueError(f"{name}: {field}={value!r} is not supported; it must be {supported}")
     config = Config(defaults | given)
-    for field, least in (("num_train_timesteps", 2), ("steps_offset", 0)):
-        if not isinstance(config[field], int) or config[field] < least:
-            raise ValueError(f"{name}: {field}={config[field]!r}; it must be a whole number from {least}")
-    if config.trained_betas is not None:
-        config["trained_betas"] = [float(beta) for beta in config.trained_betas]
+    for field, least, most in (("num_train_timesteps", 2, 100_000), ("steps_offset", 0, 100_000)):
+        if type(config[field]) is not int or not least <= config[field] <= most:
+            raise ValueError(f"{name}: {field}={config[field]!r}; it must be a whole number from {least} to {most}")
+    betas = config.trained_betas
+    if betas is not None:
+        if not isinstance(betas, (list, tuple)) or not all(isinstance(beta, Real) and 0 < beta < 1 for beta in betas):
+            raise ValueError(f"{name}: trained_betas must be a list of numbers between 0 and 1")
+        config["trained_betas"] = [float(beta) for beta in betas]
         if len(config.trained_betas) != config.num_train_timesteps:
             raise ValueError(f"{name}: trained_betas has {len(config.trained_betas)} values; it must have as many as "
                              f"num_train_timesteps, {config.num_train_timesteps}")
-    if not all(0 < beta < 1 for beta in (config.beta_start, config.beta_end)):
+    if not all(isinstance(beta, Real) and 0 < beta < 1 for beta in (config.beta_start, config.beta_end)):
         raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
                          "between 0 and 1")
+    span = config.get("clip_sample_range", 1.0)
+    if not isinstance(span, Real) or not span > 0:
+        raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0")
     config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
     return config

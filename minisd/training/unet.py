@@ -21,7 +21,8 @@ from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
 from minisd.training.vae import grid
-from minisd.unet import SpatialTransformer, UNet
+from minisd.transformer import SpatialTransformer
+from minisd.unet import UNet
 from minisd.vae import VAE
 
 MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_block": 1, "norm_num_groups": 16,

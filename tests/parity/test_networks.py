@@ -151,8 +151,9 @@ def table() -> str:
     one, two = f"{text_difference('sd1'):.1g}", f"{text_difference('sd2'):.1g}"
     rows.append(f"| text encoder | transformers `CLIPTextModel` | {one} | as SD 1 | {two} |")
     diffusers, transformers = references()
-    rows.append(f"\nSmall configs of each kind, the same layout in memory on both sides; measured with torch {torch.__version__.split('+')[0]}, "
-                f"diffusers {diffusers.__version__}, transformers {transformers.__version__}.")
+    versions = ", ".join(f"{library.__name__} {library.__version__.split('+')[0]}"
+                         for library in (torch, diffusers, transformers))
+    rows.append(f"\nSmall configs of each kind, the same layout in memory on both sides; measured with {versions}.")
     return "\n".join(rows)
 
 

@@ -2,8 +2,11 @@
 
 import os
 import re
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -142,21 +145,46 @@ def test_averaged_weights_are_preferred(tiny, monkeypatch, tmp_path):
         ema = "model_ema." + name.removeprefix("model.").replace(".", "")
         weights[ema], weights[name] = weights[name], torch.zeros_like(weights[name])
     save_file(weights, tmp_path / "model.safetensors")
-    config, unet = single_file.split(single_file.read_single_file(tmp_path / "model.safetensors"), "file")["unet"]
+    config, unet = single_file.split(single_file.read_single_file(tmp_path / "model.safetensors")[0], "file")["unet"]
     expected = folder.unet.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.items())
     assert config["layers_per_block"] == 2
 
 
-def test_sd2_file_predicts_v_and_pads_with_zero(tiny, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("suffix", "step", "predicts", "side"), [
+    (".safetensors", None, "v_prediction", 96), (".ckpt", 110000, "v_prediction", 96),
+    (".ckpt", 875000, "epsilon", 64)])
+def test_what_an_sd2_file_predicts(tiny, monkeypatch, tmp_path, suffix, step, predicts, side):
+    """The rule of diffusers: v and 768 pixels, except for the step at which SD 2 base was published."""
     from minisd import checkpoint
 
     folder = StableDiffusion.from_pretrained(tiny["sd2"])
     monkeypatch.setattr(checkpoint.Tokenizer, "from_pretrained", lambda path: folder.tokenizer)
-    save_file(original(folder), tmp_path / "model.safetensors")
-    ours = StableDiffusion.from_pretrained(tmp_path / "model.safetensors")
-    assert ours.scheduler.config.prediction_type == "v_prediction"
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".ckpt":
+        torch.save({"state_dict": original(folder), "global_step": step}, path)
+    else:
+        save_file(original(folder), path)
+    ours = StableDiffusion.from_pretrained(path)
+    assert ours.scheduler.config.prediction_type == predicts
+    assert ours.unet.config.sample_size == side
     assert ours.tokenizer.pad_id == 0
+
+
+def test_a_file_with_what_its_trainer_left_in_it(tiny, tmp_path, monkeypatch):
+    """As the published .ckpt files: callbacks under a class as key, NumPy numbers; none of it is run."""
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    trainer = types.ModuleType(name)
+    trainer.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": name})
+    with monkeypatch.context() as patched:
+        for module in ("pytorch_lightning", "pytorch_lightning.callbacks", name):
+            patched.setitem(sys.modules, module, trainer)
+        torch.save({"state_dict": original(StableDiffusion.from_pretrained(tiny["sd1"])), "global_step": 470000,
+                    "callbacks": {trainer.ModelCheckpoint: {"best": np.float64(0.5), "step": np.int64(3)}}},
+                   tmp_path / "model.ckpt")
+    weights, step = single_file.read_single_file(tmp_path / "model.ckpt")
+    assert step == 470000
+    assert "first_stage_model.quant_conv.weight" in weights
 
 
 # --- full size, names only ------------------------------------------------------------------------------------

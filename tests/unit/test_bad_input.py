@@ -156,6 +156,14 @@ def test_a_single_file_without_tensors_or_with_a_variant(tmp_path):
     ("vae", {"down_block_types": ["DownBlock2D"] * 4}, "down_block_types must be 4 times 'DownEncoderBlock2D'"),
     ("text_encoder", {"hidden_act": "relu"}, "hidden_act='relu' is not supported; it must be 'quick_gelu' or 'gelu'"),
     ("unet", {"block_out_channels": [32, 96]}, "wrong shape: .* instead of"),
+    # values of the wrong type, or absurd
+    ("unet", {"block_out_channels": "wide"}, "block_out_channels='wide' makes no sense; it must be a list, each"),
+    ("unet", {"block_out_channels": [32, -64]}, r"block_out_channels=\[32, -64\] makes no sense"),
+    ("unet", {"layers_per_block": 10**9}, "layers_per_block=1000000000 makes no sense; it must be a positive whole"),
+    ("unet", {"in_channels": True}, "in_channels=True makes no sense"),
+    ("vae", {"scaling_factor": "0.18"}, "scaling_factor='0.18' makes no sense; it must be a positive number"),
+    ("vae", {"scaling_factor": float("nan")}, "scaling_factor=nan makes no sense"),
+    ("text_encoder", {"num_attention_heads": 3}, "num_attention_heads=3 does not divide hidden_size=64"),
 ])
 def test_config_of_another_model(folder, part, changes, message):
     edit(folder / part / "config.json", **changes)
@@ -163,6 +171,30 @@ def test_config_of_another_model(folder, part, changes, message):
         StableDiffusion.from_pretrained(folder)
     assert {"unet": "UNet", "vae": "VAE", "text_encoder": "TextEncoder"}[part] in str(raised.value) or \
         str(folder / part) in str(raised.value)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"beta_start": "small"}, "beta_start='small', .* both must be between 0 and 1"),
+    ({"beta_end": float("nan")}, "beta_end=nan; both must be"),
+    ({"num_train_timesteps": 10**9}, "num_train_timesteps=1000000000; it must be a whole number from 2 to 100000"),
+    ({"trained_betas": "0.1"}, "trained_betas must be a list of numbers between 0 and 1"),
+    ({"_class_name": "DDIMScheduler", "clip_sample_range": None}, "clip_sample_range=None; it must be a number above"),
+])
+def test_scheduler_configs_without_sense(folder, changes, message):
+    edit(folder / "scheduler/scheduler_config.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        StableDiffusion.from_pretrained(folder)
+
+
+def test_damaged_tokenizers(folder):
+    vocab = json.loads((folder / "tokenizer/vocab.json").read_text())
+    for wrong in (vocab | {"!": 1.5}, vocab | {"!": vocab["a"]}, vocab | {"!": [0]}, vocab | {"!": -1}):
+        (folder / "tokenizer/vocab.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match="vocab must give every token a whole number of its own, from 0"):
+            StableDiffusion.from_pretrained(folder)
+    (folder / "tokenizer/merges.txt").write_bytes(b"#version: 0.2\n\xff\xfe t h")
+    with pytest.raises(ValueError, match=r"merges\.txt is damaged: it is not UTF-8 text"):
+        StableDiffusion.from_pretrained(folder)
 
 
 def test_pipelines_and_schedulers_of_other_models(folder):
@@ -178,7 +210,7 @@ def test_pipelines_and_schedulers_of_other_models(folder):
         StableDiffusion.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", ""])
+@pytest.mark.parametrize("content", ["{", "[1]", "", "[" * 100_000])
 def test_configs_that_are_no_json(folder, content):
     (folder / "unet/config.json").write_text(content)
     with pytest.raises(ValueError, match=r"unet/config\.json (is not valid JSON|holds a list, not an object)"):
@@ -193,7 +225,7 @@ def test_parts_that_do_not_belong_together(tiny, folder, sd):
         StableDiffusion.from_pretrained(folder)
     size = sd.tokenizer.vocab_size
     vocab = sd.tokenizer.vocab | {"one more": size}
-    with pytest.raises(ValueError, match=f"the tokenizer has {size + 1} tokens, the text encoder only {size}"):
+    with pytest.raises(ValueError, match=f"the tokenizer's ids go up to {size}, the text encoder has {size} tokens"):
         StableDiffusion(minisd.Tokenizer(vocab, sd.tokenizer.merges), sd.text_encoder, sd.unet, sd.vae, sd.scheduler)
 
 
@@ -217,8 +249,9 @@ def test_no_network():
     with pytest.raises(FileNotFoundError) as raised:
         StableDiffusion.from_pretrained("someone/some-model")
     message = str(raised.value)
-    assert message.startswith("could not fetch someone/some-model from the Hub (")
-    assert "`hf download someone/some-model --local-dir some-model`, and pass that folder" in message
+    assert message.startswith("there is no folder someone/some-model here, and it could not be fetched from the Hub (")
+    assert "run `hf download someone/some-model --include " in message
+    assert " --local-dir some-model`, and pass that folder" in message
     assert "\n" not in message
 
 
@@ -237,14 +270,14 @@ def test_keywords_of_from_pretrained(tiny, keywords, message):
 
 
 SHARED = [
-    ({"prompt": 5}, TypeError, "prompt must be a list of strings, not int"),
-    ({"prompt": None}, TypeError, "prompt must be a list of strings, not NoneType"),
-    ({"prompt": ["a", 5]}, TypeError, "prompt must be a list of strings; item 1 is a int"),
-    ({"prompt": b"a cat"}, TypeError, "prompt must be a list of strings, not bytes"),
+    ({"prompt": 5}, TypeError, "prompt must be a string or a list of strings, not int"),
+    ({"prompt": None}, TypeError, "prompt must be a string or a list of strings, not NoneType"),
+    ({"prompt": ["a", 5]}, TypeError, "prompt must be a string or a list of strings; item 1 is a int"),
+    ({"prompt": b"a cat"}, TypeError, "prompt must be a string or a list of strings, not bytes"),
     ({"prompt": "half a \ud83c"}, ValueError, "prompt: item 0, .* holds half a surrogate pair"),
     ({"prompt": []}, ValueError, "prompt is an empty list; give at least one"),
-    ({"negative_prompt": 5}, TypeError, "negative_prompt must be a list of strings, not int"),
-    ({"negative_prompt": None}, TypeError, "negative_prompt must be a list of strings, not NoneType"),
+    ({"negative_prompt": 5}, TypeError, "negative_prompt must be a string or a list of strings, not int"),
+    ({"negative_prompt": None}, TypeError, "negative_prompt must be a string or a list of strings, not NoneType"),
     ({"negative_prompt": ["a", "b"]}, ValueError, "negative_prompt: 2 for 1 prompts; give one, or one for each"),
     ({"num_inference_steps": 0}, ValueError, "num_inference_steps=0; it must be a whole number from 1 to 1000"),
     ({"num_inference_steps": -3}, ValueError, "num_inference_steps=-3; it must be"),
@@ -284,7 +317,8 @@ REDRAW = [
     ({"image": torch.zeros(3, 64, 64)}, ValueError, r"image has shape \(3, 64, 64\); a tensor must be \(B, 3, H, W\)"),
     ({"image": torch.zeros(1, 1, 64, 64)}, ValueError, r"image has shape \(1, 1, 64, 64\)"),
     ({"image": torch.zeros(0, 3, 64, 64)}, ValueError, r"image has shape \(0, 3, 64, 64\)"),
-    ({"image": torch.full((1, 3, 64, 64), 255)}, ValueError, r"values from 255\.00 .* must be in \[-1, 1\]"),
+    ({"image": torch.full((1, 3, 64, 64), 255)}, ValueError, r"image is of torch\.int64; .* floating point"),
+    ({"image": torch.full((1, 3, 64, 64), 255.0)}, ValueError, r"values from 255\.00 .* must be in \[-1, 1\]"),
     ({"image": torch.full((1, 3, 64, 64), torch.nan)}, ValueError, "values from nan to nan"),
 ]
 MASKS = [
@@ -357,3 +391,28 @@ def test_shapes_that_networks_refuse(sd):
 def test_configs_that_networks_refuse(network, config, message):
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         network(**config)
+
+
+def test_networks_called_with_shapes_that_do_not_fit(sd):
+    latents, context = torch.zeros(2, 4, 8, 8), torch.zeros(2, 77, 64)
+    with pytest.raises(ValueError, match=r"UNet: timesteps have shape \(3,\); give one number, or \(2,\)"):
+        sd.unet(latents, torch.tensor([1, 2, 3]), context)
+    with pytest.raises(ValueError, match=r"latents have shape \(2, 9, 8, 8\); they must be \(B, 4, h, w\)"):
+        sd.unet(torch.zeros(2, 9, 8, 8), 1, context)
+
+
+def test_an_inpainting_model_does_nothing_else(tiny):
+    inpainter = StableDiffusion.from_pretrained(tiny["sd1-inpaint"], device="cpu")
+    for call in (lambda: inpainter.text_to_image("a cat"),
+                 lambda: inpainter.image_to_image("a cat", grey(mode="RGB"))):
+        with pytest.raises(ValueError, match=r"this model inpaints .*: call inpaint\(\), or load a model with 4"):
+            call()
+
+
+def test_a_result_that_is_not_finite_is_not_handed_out_as_a_picture(tiny):
+    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
+    with torch.no_grad():
+        sd.unet.conv_out.bias.fill_(torch.nan)
+    for output in ("pil", "pt", "latent"):
+        with pytest.raises(FloatingPointError, match="the result is not finite: the weights are damaged"):
+            sd.text_to_image("a cat", num_inference_steps=2, output=output, progress=False)

@@ -113,7 +113,7 @@ def test_shards_that_are_not_whole(folder):
     with pytest.raises(FileNotFoundError, match=f"names {shard.name}, which is not there"):
         StableDiffusion.from_pretrained(folder)
     index.write_text(json.dumps({"weight_map": {"conv_in.weight": "../../secret.safetensors"}}))
-    with pytest.raises(ValueError, match=r"names '\.\./\.\./secret\.safetensors', which is not a file in that folder"):
+    with pytest.raises(ValueError, match=r"names '\.\./\.\./secret\.safetensors', which is no safetensors file"):
         StableDiffusion.from_pretrained(folder)
 
 
@@ -196,6 +196,16 @@ def test_atomic_folder_keeps_what_it_does_not_replace(tmp_path):
     assert {str(path): data for path, data in content(tmp_path).items()} == {"f/mine.txt": b"mine", "f/a/b.txt": b"new"}
 
 
+def test_saving_over_shards_leaves_none_that_contradict(folder):
+    divide(folder / "unet", "diffusion_pytorch_model", "diffusion_pytorch_model.safetensors.index.json")
+    sd = StableDiffusion.from_pretrained(folder, device="cpu")
+    with torch.no_grad():
+        sd.unet.conv_out.bias.fill_(3)
+    sd.save_pretrained(folder)
+    assert [p.name for p in sorted((folder / "unet").iterdir())] == ["config.json", UNET_FILE]
+    assert_same_weights(StableDiffusion.from_pretrained(folder, device="cpu"), sd)
+
+
 # --- the Hub --------------------------------------------------------------------------------------------------
 
 
@@ -236,8 +246,9 @@ def test_failed_downloads_say_what_to_do(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(FileNotFoundError, match=r"^could not fetch org/name from the Hub \(.*\)\. On a computer with "
-                       r"network, run `hf download org/name --local-dir name`, and pass that folder .*`hf auth login`"):
+    with pytest.raises(FileNotFoundError, match=r"^there is no folder org/name here, and it could not be fetched from "
+                       r"the Hub \(.*\)\. On a computer with network, run `hf download org/name --include .* "
+                       r"--local-dir name`, and pass that folder .*`hf auth login`"):
         StableDiffusion.from_pretrained("org/name")
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion, UNet
-from minisd.cli import main
+from minisd.cli import main, open_image
 from tests.tiny import UNETS
 
 PROMPT = "a 3d render of a red apple"
@@ -50,7 +50,8 @@ def test_generate_writes_pictures_that_remember_their_settings(tiny, tmp_path, c
             assert (image.size, image.mode) == ((64, 64), "RGB")
             assert image.text == {
                 "prompt": PROMPT, "negative_prompt": "a cat — é", "num_inference_steps": "3", "guidance_scale": "4.0",
-                "num_images": "2", "seed": str(seed), "model": str(tiny["sd1"]), "scheduler": "euler"}
+                "num_images": "1", "seed": str(seed), "height": "64", "width": "64", "model": str(tiny["sd1"]),
+                "variant": "None", "scheduler": "EulerDiscreteScheduler", "dtype": "float32"}
 
 
 def test_a_picture_can_be_drawn_again_from_what_it_remembers(tiny, tmp_path):
@@ -122,6 +123,8 @@ def test_info(tiny, capsys, kind, expected):
     ({"dtype": "float16"}, "100 times slower"),
     ({"device": "toaster"}, "device='toaster'"),
     ({"variant": "fp16"}, "no diffusion_pytorch_model.fp16.safetensors in"),
+    ({"out": "picture.jpg"}, "--out is picture.jpg; pictures are saved as .png files"),
+    ({"out": __file__}, "is a file; give a .png file or a folder"),
 ])
 def test_errors_are_one_line_and_status_2(tiny, tmp_path, capsys, options, message):
     assert run("generate", PROMPT, **{"model": tiny["sd1"], "out": tmp_path / "out"} | options) == 2
@@ -132,6 +135,31 @@ def test_errors_are_one_line_and_status_2(tiny, tmp_path, capsys, options, messa
     assert lines[0].startswith("minisd: ")
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_without_letters_still_has_a_file_name(tiny, tmp_path):
+    assert run("generate", "?!", model=tiny["sd1"], out=tmp_path / "out") == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["picture-7.png"]
+
+
+def test_mask_and_picture_of_different_sizes(tiny, tmp_path, picture, capsys):
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "mask.png")
+    assert run("inpaint", PROMPT, picture, tmp_path / "mask.png", model=tiny["sd1"], out=tmp_path / "out") == 2
+    assert "mask.png is 64×64 pixels," in (error := capsys.readouterr().err)
+    assert "picture.png is 120×90; they must have the same size" in error
+
+
+def test_photographs_are_turned_as_their_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "photo.jpg", exif=exif)
+    assert open_image(str(tmp_path / "photo.jpg")).size == (20, 40)
+
+
+def test_a_width_that_the_model_cannot_draw(tiny, tmp_path, picture, capsys):
+    for width, message in ((60, "width is 60 pixels; it must be divisible by 8"), (0, "width is 0 pixels")):
+        assert run("img2img", PROMPT, picture, model=tiny["sd1"], out=tmp_path / "out", width=width) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_pictures_that_cannot_be_opened(tiny, tmp_path, capsys, picture):

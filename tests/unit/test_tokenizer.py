@@ -249,9 +249,9 @@ def test_prompt_of_another_type(small, prompt):
 def test_item_of_another_type(small):
     with pytest.raises(TypeError, match="item 1 is a NoneType"):
         small(["a cat", None])
-    with pytest.raises(TypeError, match="texts must be a list of strings; item 0 is a int"):
+    with pytest.raises(TypeError, match="texts must be a string or a list of strings; item 0 is a int"):
         Tokenizer.train([1], 600)
-    with pytest.raises(TypeError, match="texts must be a list of strings, not str"):
+    with pytest.raises(TypeError, match="texts must be a list of strings, not a single one"):
         Tokenizer.train("a cat", 600)
 
 

@@ -1,0 +1,89 @@
+"""Where the picture reads the text: transformer blocks over the pixels of the U-Net's feature maps.
+
+Source: Rombach et al. 2022, section 3.3 and appendix E.2.1.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisd.attention import Attention
+
+
+class GEGLU(nn.Module):
+    """A linear layer whose second half gates its first (Shazeer 2020, "GLU Variants Improve Transformer")."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """To four times the width and back, the same at every pixel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        # the published names are net.0 and net.2: between them was a dropout, which is never used
+        self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Pixels look at pixels (attn1), then at the words (attn2), then each thinks for itself (ff)."""
+
+    def __init__(self, channels: int, num_heads: int, context_channels: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, num_heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, num_heads, context_channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x: (B, H·W, C); context: (B, 77, context_channels)."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of a feature map, added to the map.
+
+    Args:
+        channels: of the feature map.
+        num_heads, context_channels: as for `TransformerBlock`.
+        norm_groups: of the first group norm.
+        linear: SD 2's way, project with a linear layer over rows; SD 1 does the same by a 1×1 convolution.
+    """
+
+    def __init__(self, channels: int, num_heads: int, context_channels: int, norm_groups: int, linear: bool = False):
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, num_heads, context_channels)])
+        self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x: (B, C, H, W); context: (B, 77, context_channels). Returns the shape of x."""
+        h = self.norm(x)
+        h = self.proj_in(to_rows(h)) if self.linear else to_rows(self.proj_in(h))  # (B, H·W, C)
+        h = self.transformer_blocks[0](h, context)
+        h = to_map(self.proj_out(h), x) if self.linear else self.proj_out(to_map(h, x))  # (B, C, H, W)
+        return x + h
+
+
+def to_rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, H·W, C): every pixel is one row, as a token is in a sentence."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def to_map(rows: Tensor, like: Tensor) -> Tensor:
+    """(B, H·W, C) → (B, C, H, W), the shape of `like`."""
+    return rows.transpose(1, 2).reshape_as(like)
