@@ -4,15 +4,22 @@
 
 PYTHON ?= python3
 PROMPT ?= a 3d render of a red apple on a blue background
+NOTEBOOKS ?= $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 BIN := .venv/bin
 
-.PHONY: image test course parity clean
+.PHONY: image test course notebooks html parity clean
 
 image: .venv/ready  ## draw a picture from PROMPT with the mini model
 	@$(BIN)/python -m minisd generate "$(PROMPT)" --out out
 
 course: .venv/ready  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: .venv/ready-dev  ## run all notebooks again, or those named in NOTEBOOKS, and store what they show
+	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+
+html: .venv/ready-dev  ## the notebooks as pages for a browser, in out/html
+	$(BIN)/jupyter nbconvert --to html --output-dir out/html $(NOTEBOOKS)
 
 test: .venv/ready-dev  ## lint, then all tests; every worker gets one thread, so that they do not fight over cores
 	$(BIN)/ruff check .

@@ -1,0 +1,3 @@
+"""For pytest only: pictures in notebooks are compared, too."""
+
+pytest_plugins = ["tests.notebooks.pictures"]

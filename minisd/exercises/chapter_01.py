@@ -1,0 +1,90 @@
+"""Checks of notebook 01, noise."""
+
+import torch
+from torch import Tensor
+
+from minisd.exercises import Exercise
+from minisd.schedulers.schedule import make_betas, zero_terminal_snr
+
+SCHEDULES = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "squaredcos_cap_v2": (0, 0)}
+
+
+def all_betas() -> list[Tensor]:
+    return [make_betas(name, *ends, 1000) for name, ends in SCHEDULES.items()]
+
+
+def noise_cases() -> list[tuple]:
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1, torch.randn(2, 3, 8, 8, generator=generator)
+    return [(x0, noise, alpha_cumprod) for alpha_cumprod in (0.99, 0.5, 0.1, 0.0047)]
+
+
+def add_noise(x0, noise, alpha_cumprod):
+    return alpha_cumprod**0.5 * x0 + (1 - alpha_cumprod) ** 0.5 * noise
+
+
+def betas_of(alphas_cumprod: Tensor) -> Tensor:
+    before = torch.cat([torch.ones(1), alphas_cumprod[:-1]])
+    return 1 - alphas_cumprod / before
+
+
+def half_time(alphas_cumprod: Tensor) -> int:
+    return int((alphas_cumprod < 0.5).float().argmax())
+
+
+def shifted(betas: Tensor, scaled: bool, rooted: bool) -> Tensor:
+    """zero_terminal_snr with one of its two ideas left out."""
+    curve = torch.cumprod(1 - betas, dim=0)
+    curve = curve.sqrt() if rooted else curve
+    curve = (curve - curve[-1]) * (curve[0] / (curve[0] - curve[-1]) if scaled else 1)
+    return betas_of(curve**2 if rooted else curve)
+
+
+def last_beta_one(betas: Tensor) -> Tensor:
+    return torch.cat([betas[:-1], torch.ones(1)])
+
+
+EXERCISES = {
+    "1.1": Exercise(add_noise, noise_cases, {
+        "The weights need their square roots: it is the *squares* of the two that must add up to one.":
+            lambda x0, noise, a: a * x0 + (1 - a) * noise,
+        "Picture and noise have changed places: at ᾱ = 0.99 there should be almost no noise.":
+            lambda x0, noise, a: (1 - a) ** 0.5 * x0 + a**0.5 * noise,
+        "The noise is not scaled: it should be √(1 - ᾱ)·noise.": lambda x0, noise, a: a**0.5 * x0 + noise,
+        "The weight of the noise is √(1 - ᾱ), the root of what is left; you took 1 - √ᾱ.":
+            lambda x0, noise, a: a**0.5 * x0 + (1 - a**0.5) * noise,
+    }),
+    "1.2": Exercise(lambda sigma: 1 / (1 + sigma**2), lambda: [(0.03,), (0.5,), (1.0,), (3.0,), (14.6,)], {
+        "Nearly: σ is a standard deviation, and ᾱ speaks of variances, so square it.": lambda sigma: 1 / (1 + sigma),
+        "That is 1 - ᾱ, the share of the noise: with σ = 0 it would be 0, and ᾱ must then be 1.":
+            lambda sigma: sigma**2 / (1 + sigma**2),
+        "That is √ᾱ, what the picture is multiplied by; square it.": lambda sigma: (1 + sigma**2) ** -0.5,
+        "That is the signal-to-noise ratio 1/σ², which grows without bound; ᾱ ends at 1.": lambda sigma: sigma**-2,
+    }),
+    "1.3": Exercise(half_time, lambda: [(torch.cumprod(1 - betas, dim=0),) for betas in all_betas()], {
+        "One step early: at your t there is still more picture than noise (ᾱ_t is not below ½ yet).":
+            lambda a: half_time(a) - 1,
+        "You compared √ᾱ with ½. Equal shares of *variance* mean ᾱ = ½.": lambda a: half_time(a.sqrt()),
+        "That is how many times have more picture than noise, counted from the noisy end.":
+            lambda a: int((a < 0.5).sum()),
+        "Half of the steps is not half of the noise: look up where ᾱ passes ½.": lambda a: len(a) // 2,
+    }),
+    "1.4": Exercise(betas_of, lambda: [(torch.cumprod(1 - betas, dim=0),) for betas in all_betas()], {
+        "The ratio ᾱ_t / ᾱ_(t-1) is α_t; β_t is what is missing from it to 1.": lambda a: 1 - betas_of(a),
+        "One β is missing: the first step has one, too, from ᾱ = 1 (nothing happened yet) to ᾱ_0.":
+            lambda a: betas_of(a)[1:],
+        "Steps multiply, so take the ratio ᾱ_t / ᾱ_(t-1), not the difference.":
+            lambda a: torch.cat([torch.ones(1), a[:-1]]) - a,
+        "Shifted by one: β_t belongs to the step that *arrives* at t.": lambda a: betas_of(a).roll(-1),
+    }, tolerance=1e-5),
+    "1.5": Exercise(zero_terminal_snr, lambda: [(betas,) for betas in all_betas()[:2]], {
+        "The end is right, but the beginning has moved, too: after the shift, stretch √ᾱ so that its first value is "
+        "what it was.": lambda betas: shifted(betas, scaled=False, rooted=True),
+        "You stretched ᾱ; Lin et al. stretch √ᾱ, the weight of the picture itself.":
+            lambda betas: shifted(betas, scaled=True, rooted=False),
+        "Setting the last β to 1 does end in pure noise, but with a jump in the very last step: spread it over all.":
+            last_beta_one,
+        "This is the stretched √ᾱ; the function should return betas.":
+            lambda betas: torch.cumprod(1 - zero_terminal_snr(betas), dim=0).sqrt(),
+    }, tolerance=1e-4),
+}

@@ -1,0 +1,121 @@
+"""Every exercise: left undone it says so, its solution is right, and what people get wrong is answered by a hint."""
+
+import ast
+import importlib
+import re
+
+import matplotlib
+import pytest
+
+from minisd.exercises import Exercise, check, find, verdict
+from tests.notebooks.files import CHAPTERS, SOLUTIONS, code_cells, printed, read
+from tests.notebooks.wrong_answers import WRONG
+
+matplotlib.use("Agg")
+STUB = re.compile(r"^def (exercise_\d+_\d+)\(.*?check\(\1\)", re.DOTALL | re.MULTILINE)
+
+
+def answers(paths) -> dict[str, tuple]:
+    """Exercise → the notebook and the cell that asks for it, or answers it."""
+    found = {}
+    for path in paths:
+        for cell in code_cells(read(path)):
+            if match := STUB.search(cell.source):
+                assert match[1] not in found
+                found[match[1]] = path, cell
+    return found
+
+
+STUBS, SOLVED = answers(CHAPTERS), answers(SOLUTIONS)
+
+
+def run(source: str, before: str, capsys) -> str:
+    """What a cell prints last, after the cells that it builds on."""
+    scope = {"check": check}
+    exec(before, scope)
+    capsys.readouterr()
+    exec(source, scope)
+    return capsys.readouterr().out.strip().splitlines()[-1]
+
+
+def preamble(path, until) -> str:
+    """The imports, functions and constants of the cells above: what an answer may build on, without the experiments."""
+    kept = []
+    for cell in code_cells(read(path)):
+        if cell.id == until.id:
+            break
+        if not cell.source.startswith("import os\n"):
+            kept += [ast.unparse(node) for node in ast.parse(cell.source).body
+                     if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))]
+    return "\n".join(kept)
+
+
+def test_every_exercise_has_a_stub_a_check_and_a_solution():
+    listed = set()
+    for path in CHAPTERS:
+        exercises = importlib.import_module(f"minisd.exercises.chapter_{path.name[:2]}").EXERCISES
+        names = {f"exercise_{number.replace('.', '_')}" for number in exercises}
+        assert 3 <= len(names) <= 6
+        listed |= names
+    assert listed == set(STUBS) == set(SOLVED) == set(WRONG)
+
+
+@pytest.mark.parametrize("name", STUBS)
+def test_left_undone_it_says_so(name, capsys):
+    path, cell = STUBS[name]
+    said = f"exercise {find(name)[1]}: not attempted yet."
+    assert printed(cell).strip() == said
+    assert run(cell.source, preamble(path, cell), capsys) == said
+    assert cell.metadata.get("tags") == ["exercise"]
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_the_solution_is_right(name, capsys):
+    path, cell = SOLVED[name]
+    said = f"exercise {find(name)[1]}: right!"
+    assert printed(cell).strip().splitlines()[-1] == said
+    assert run(cell.source, preamble(path, cell), capsys) == said
+
+
+@pytest.mark.parametrize(("name", "source", "hint"), [(n, *one) for n, many in WRONG.items() for one in many])
+def test_wrong_answers_get_the_hint_that_is_theirs(name, source, hint, capsys):
+    path, cell = SOLVED[name]
+    said = run(f"{source}\ncheck({name})", preamble(path, cell), capsys)
+    assert said.startswith(f"exercise {find(name)[1]}: not yet. ")
+    assert hint in said
+
+
+@pytest.mark.parametrize("name", STUBS)
+def test_each_has_two_mistakes_or_more_and_their_hints_differ(name):
+    exercise = find(name)[0]
+    assert len(exercise.mistakes) >= 2
+    assert len(WRONG[name]) >= 2
+    assert len({hint for _, hint in WRONG[name]}) >= 2
+    assert exercise.cases()
+    for hint, mistake in exercise.mistakes.items():  # a mistake that is none would call right answers wrong
+        assert verdict(mistake, exercise) == f"not yet. {hint}"
+
+
+# --- the checker itself ---------------------------------------------------------------------------------------
+
+
+def exercise_0_0():
+    raise ZeroDivisionError("oh")
+
+
+def test_errors_in_an_answer_are_told_and_not_raised():
+    exercise = Exercise(lambda: 1, lambda: [()])
+    assert verdict(exercise_0_0, exercise) == "not yet. It stopped with ZeroDivisionError: oh"
+    assert verdict(lambda: 2, exercise).startswith("not yet. Called with the first of the cases that fail, it should")
+    assert verdict(lambda: "one", exercise) == "not yet. The answer should be a int; yours is a str."
+    with pytest.raises(ValueError, match="needs at least one case"):
+        verdict(lambda: 1, Exercise(lambda: 1, list))
+
+
+def test_checking_something_else():
+    with pytest.raises(ValueError, match=r"takes the function of an exercise, such as exercise_1_2, not 5"):
+        check(5)
+    with pytest.raises(ValueError, match=r"there is no exercise 1\.99; notebook 1 has 1\.1, 1\.2"):
+        find("exercise_1_99")
+    with pytest.raises(ValueError, match=r"there is no exercise 77\.1; notebook 77 has none"):
+        find("exercise_77_1")

@@ -1,0 +1,59 @@
+"""The notebooks are a regression test of the package: a constant that changes there makes one of them fail.
+
+Each mutant is a copy of `minisd` with one change, put before the real one on the path of the notebook's kernel.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.notebooks.files import ROOT
+
+# notebook, file, what stands there, what the mutant has instead
+MUTANTS = [
+    ("01_noise", "schedulers/schedule.py", "+ 0.008) / 1.008", "+ 0.012) / 1.012"),
+    ("01_noise", "schedulers/base.py", "alpha * x0 + sigma * noise", "alpha * x0 + sigma * noise * 0.98"),
+    ("01_noise", "plot.py", 'interpolation="nearest", **{"vmin"', 'interpolation="bilinear", **{"vmin"'),
+]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A project with the package and the notebooks, whose package may be changed."""
+    folder = tmp_path_factory.mktemp("mutants")
+    shutil.copytree(ROOT / "minisd", folder / "minisd", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("assets", "notebooks", "tests", "conftest.py", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run(notebook: str, folder) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-B", "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist",
+               f"notebooks/{notebook}.ipynb"]
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(("notebook", "file", "old", "new"), MUTANTS,
+                         ids=[f"{notebook}-{file}" for notebook, file, *_ in MUTANTS])
+def test_a_changed_constant_makes_a_notebook_fail(copy, notebook, file, old, new):
+    path = copy / "minisd" / file
+    before = path.read_text()
+    assert before.count(old) == 1, f"{old!r} should stand once in {file}"
+    try:
+        path.write_text(before.replace(old, new))
+        done = run(notebook, copy)
+    finally:
+        path.write_text(before)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{notebook}.ipynb" in done.stdout
+    assert "1 failed" in done.stdout
+
+
+def test_without_a_mutant_the_copy_passes(copy):
+    done = run(MUTANTS[0][0], copy)
+    assert done.returncode == 0, done.stdout + done.stderr
