@@ -1,4 +1,4 @@
-"""Answers as students write them, wrong in a typical way, and words of the hint that each must get."""
+"""Wrong answers to the exercises of notebook 01, noise."""
 
 WRONG = {
     "exercise_1_1": [
