@@ -117,6 +117,7 @@ def evaluate(options) -> None:
 
     from minisd import StableDiffusion, metrics
     from minisd.classifier import Classifier
+    from minisd.clip import CLIP
     from minisd.data import EmojiData
     from minisd.weights import assets_folder
 
@@ -124,9 +125,15 @@ def evaluate(options) -> None:
         raise ValueError(f"--count is {options.count}; a distance of two crowds needs at least 2")
     classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
     sd = StableDiffusion.from_pretrained(options.model, device="cpu")
-    rows = metrics.evaluate(sd, metrics.Judge(classifier, EmojiData("core")), options.count)
-    metrics.write_report(rows, options.out)
-    print(metrics.table(rows) + f"\nseen / held-out combinations, per cent; also in {options.out}")
+    data = EmojiData("core")
+    rows = metrics.evaluate(sd, metrics.Judge(classifier, data), options.count)
+    remark = f"\nSeen / held-out combinations, per cent; {options.count} pictures each.\n"
+    if (assets_folder() / "clip").is_dir():  # the half of CLIP that the model does not need
+        clip = CLIP.from_pretrained(assets_folder() / "clip", sd.text_encoder)
+        new, heldout = (metrics.retrieval(clip, sd.tokenizer, data, split) for split in ("train", "heldout"))
+        remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
+    metrics.write_report(rows, options.out, remark)
+    print(metrics.table(rows) + remark + f"Also in {options.out}.")
 
 
 def info(options) -> None:

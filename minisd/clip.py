@@ -5,12 +5,15 @@ Source: Radford et al. 2021, figures 1 and 3.
 """
 
 import math
+from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.text_encoder import TextEncoder
+from minisd.weights import atomic_folder, load_weights, save_weights
 
 
 class ImageEncoder(nn.Module):
@@ -39,6 +42,28 @@ class CLIP(nn.Module):
         self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
         self.image_encoder = ImageEncoder(config.projection_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, text_encoder: TextEncoder) -> Self:
+        """The text tower as it is, with what training put beside it: projections and image tower.
+
+        Raises:
+            FileNotFoundError, ValueError: no weights in the folder, damaged ones, or those of other sizes.
+        """
+        clip = cls(text_encoder)
+        weights = load_weights(folder, "model") | {
+            f"text_encoder.{name}": tensor for name, tensor in text_encoder.state_dict().items()}
+        try:
+            clip.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{folder}: {' '.join(str(error).split())}") from None
+        return clip.eval()
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write all but the text tower, which has a folder of its own."""
+        weights = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("text_encoder.")}
+        with atomic_folder(folder) as new:
+            save_weights(new, "model", weights, dtype)
 
     def embed_text(self, token_ids: Tensor) -> Tensor:
         """Token ids (B, 77) → unit vectors (B, projection_dim), read off at the end token, which saw all words."""

@@ -13,7 +13,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minisd.classifier import Classifier
+from minisd.clip import CLIP
 from minisd.data import EmojiData, Scene, background_of
+from minisd.tokenizer import Tokenizer
 
 SCHEDULERS = ("ddpm", "ddim", "pndm", "lms", "euler", "euler-ancestral", "heun", "dpm++")
 GUIDANCE_SCALES, STEPS = (1.0, 2.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
@@ -67,6 +69,15 @@ def nearest_drawing(picture: Tensor, background: str, data: EmojiData) -> tuple[
     distances = (drawings - picture[:, ::2, ::2].cpu()).square().mean(dim=(1, 2, 3)).sqrt()
     concept, style = divmod(int(distances.argmin()), len(data.styles))
     return data.concepts[concept].name, data.styles[style], float(distances.min())
+
+
+@torch.no_grad()
+def retrieval(clip: CLIP, tokenizer: Tokenizer, data: EmojiData, split: str, count: int = 256) -> float:
+    """How many of `count` captions of new scenes find their own picture among all of them (top 1)."""
+    images, captions, _ = data.batch(range(count), seed=1_000_003, split=split, resolution=32)
+    device = clip.logit_scale.device
+    found = (clip.embed_text(tokenizer(captions).to(device)) @ clip.embed_images(images.to(device)).T).argmax(dim=1)
+    return float((found.cpu() == torch.arange(count)).float().mean())
 
 
 # --- all of them ----------------------------------------------------------------------------------------------
@@ -154,8 +165,8 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 5.0, ste
     return rows
 
 
-def write_report(rows: list[dict], folder: str | Path) -> None:
-    """metrics.csv, metrics.md (the table that people read) and metrics.png."""
+def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None:
+    """metrics.csv, metrics.md (the table that people read, and a remark under it) and metrics.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
@@ -163,7 +174,7 @@ def write_report(rows: list[dict], folder: str | Path) -> None:
         writer.writeheader()
         writer.writerows({key: f"{value:.4f}" if isinstance(value, float) and key not in ("value",) else value
                           for key, value in row.items()} for row in rows)
-    (folder / "metrics.md").write_text(table(rows), encoding="utf-8")
+    (folder / "metrics.md").write_text(table(rows) + remark, encoding="utf-8")
     draw_report(rows, folder / "metrics.png")
 
 

@@ -14,10 +14,10 @@ from torch.distributed.nn.functional import all_gather
 
 from minisd.clip import CLIP, contrastive_loss
 from minisd.data import BACKGROUNDS, STYLES, EmojiData
+from minisd.metrics import retrieval
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
-from minisd.training.state import write
 from minisd.training.vae import HELD_OUT, grid
 
 MINI = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -62,12 +62,6 @@ class CLIPTask(nn.Module):
         return self.clip.embed_text(self.tokenizer(captions).to(device)), self.clip.embed_images(images.to(device))
 
     @torch.no_grad()
-    def retrieval(self, count: int = 256, split: str = "heldout") -> float:
-        """How many of `count` captions find their own picture among all of them (top 1)."""
-        text, images = self.embed(range(count), HELD_OUT, split)
-        return float(((text @ images.T).argmax(dim=1).cpu() == torch.arange(count)).float().mean())
-
-    @torch.no_grad()
     def zero_shot(self, what: str, count: int = 64) -> float:
         """How many held-out pictures find the right word among all captions that differ in nothing else.
 
@@ -95,8 +89,9 @@ class CLIPTask(nn.Module):
     def export(self, folder: Path) -> None:
         self.clip.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
-        write(folder / "clip.pt", self.clip.state_dict())
+        self.clip.save_pretrained(folder / "clip", dtype=torch.float16)
         print(f"CLIP: {self.clip.text_encoder.num_parameters():,} parameters in the text tower; of 256 captions "
-              f"{self.retrieval(split='train'):.1%} find their picture among new scenes, "
-              f"{self.retrieval():.1%} among held-out combinations; there, zero-shot, "
+              f"{retrieval(self.clip, self.tokenizer, self.data, 'train'):.1%} find their picture among new scenes, "
+              f"{retrieval(self.clip, self.tokenizer, self.data, 'heldout'):.1%} among held-out combinations; "
+              "there, zero-shot, "
               + ", ".join(f"{what} {self.zero_shot(what):.1%}" for what in ("concept", "style", "background")))

@@ -6,8 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minisd import TextEncoder
+from minisd import TextEncoder, Tokenizer
 from minisd.clip import CLIP, contrastive_loss
+from minisd.data import EmojiData
+from minisd.metrics import retrieval
+from minisd.weights import assets_folder
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +63,21 @@ def test_temperature_is_limited(clip):
         clip.logit_scale.fill_(10.0)
         assert clip.scale().item() == 100
         clip.logit_scale.copy_(before)
+
+
+def test_the_half_without_the_text_tower_is_saved_by_itself(clip, tmp_path):
+    clip.save_pretrained(tmp_path)
+    again = CLIP.from_pretrained(tmp_path, clip.text_encoder)
+    assert again.state_dict().keys() == clip.state_dict().keys()
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in clip.state_dict().items())
+    other = TextEncoder(vocab_size=50, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                        num_attention_heads=2, projection_dim=16, bos_token_id=48, eos_token_id=49)
+    with pytest.raises(ValueError, match="size mismatch for text_projection"):
+        CLIP.from_pretrained(tmp_path, other)
+
+
+def test_the_one_that_ships_finds_pictures_by_their_captions():
+    folder = assets_folder()
+    tokenizer = Tokenizer.from_pretrained(folder / "mini/tokenizer")
+    clip = CLIP.from_pretrained(folder / "clip", TextEncoder.from_pretrained(folder / "mini/text_encoder"))
+    assert retrieval(clip, tokenizer, EmojiData("core"), "heldout", count=64) > 0.8  # by chance: 0.016
