@@ -63,14 +63,15 @@ def to_array(picture: Tensor | np.ndarray | Image.Image) -> np.ndarray:
     return picture
 
 
-def put(axis: Axes, picture: Tensor | np.ndarray | Image.Image, title: str = "", **options) -> None:
+def put(axis: Axes, picture: Tensor | np.ndarray | Image.Image, title: str = "", fontsize: float = 9.5,
+        **options) -> None:
     """Draw a picture on an axis, without ticks, its pixels as squares."""
     axis.imshow(to_array(picture), interpolation="nearest", **{"vmin": 0, "vmax": 1, "cmap": "gray"} | options)
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
     axis.spines[:].set_visible(False)
     if title:
-        axis.set_title(title, fontsize=9.5)
+        axis.set_title(title, fontsize=fontsize)
 
 
 def pictures(rows: Sequence[Sequence] | dict[str, Sequence], titles: Sequence[str] = (), width: float = 8,
@@ -86,16 +87,20 @@ def pictures(rows: Sequence[Sequence] | dict[str, Sequence], titles: Sequence[st
     rows = list(rows.values()) if isinstance(rows, dict) else rows
     columns = len(rows[0])
     first = to_array(rows[0][0])
-    cell = width / (columns + (0.35 if any(labels) else 0)) * first.shape[0] / first.shape[1]
+    level = any(labels) and width / columns < 0.85  # beside small pictures, labels are not turned
+    margin = 0.075 * max(map(len, "\n".join(labels).split("\n"))) if level else 0.3 * any(labels)
+    cell = (width - margin) / columns * first.shape[0] / first.shape[1]
+    fontsize = min(9.5, 12 * cell)
     height = cell * len(rows) + 0.3 * bool(titles) + 0.22 * len(captions)
     made, axes = figure(len(rows), columns, width, height)
     made.set_dpi(PICTURE_DPI)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
-            put(axes[i, j], picture, titles[j] if titles and i == 0 else "")
+            put(axes[i, j], picture, titles[j] if titles and i == 0 else "", fontsize)
             if captions:
                 axes[i, j].set_xlabel(captions[i][j], fontsize=9)
-        axes[i, 0].set_ylabel(labels[i], fontsize=10)
+        upright = {"rotation": 0, "horizontalalignment": "right", "verticalalignment": "center"} if level else {}
+        axes[i, 0].set_ylabel(labels[i], fontsize=min(10, fontsize + 0.5), **upright)
     return made
 
 

@@ -9,6 +9,7 @@ Beside the half-precision weights the folder gets `training/`, each run's log, t
 
 import argparse
 import csv
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from minisd import VAE, DDIMScheduler, StableDiffusion, TextEncoder, Tokenizer, UNet
-from minisd.data import STYLES
+from minisd.data import STYLES, EmojiData, Scene
+from minisd.images import tensor_to_images
 from minisd.training.unet import SCHEDULE
 
 SHOWN = [("a pizza", "white"), ("a cat face", "blue"), ("a rocket", "yellow"), ("a red apple", "green"),
@@ -38,8 +40,10 @@ def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
     for name, rows in runs.items():
         write_thinned(rows, folder / "training" / f"{name}.csv")
     draw_curves(runs, folder / "training" / "curves.png")
-    if sd.unet.config.in_channels == 4:
-        draw_samples(sd, folder / "samples.png")
+    draw = draw_samples if sd.unet.config.in_channels == 4 else draw_inpainted
+    draw(sd, folder / "samples.png")
+    with Image.open(folder / "samples.png") as picture:  # 256 colours are enough, and a third of the size
+        picture.convert("RGB").quantize(256).save(folder / "samples.png", optimize=True)
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
@@ -89,7 +93,38 @@ def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 5.0) -
         row[0].set_ylabel(f"a {style}", fontsize=11)
     for axis, (thing, colour) in zip(axes[0], SHOWN):
         axis.set_title(f"{thing},\n{colour}", fontsize=11)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=120)
+
+
+def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
+    """Pictures with a hole, and filled: the same thing again, another background, another thing."""
+    data = EmojiData("core")
+    examples = [  # what is given, the hole (top, left, bottom, right, or all but the object), what it becomes
+        (Scene("pizza", "3d", "cyan"), (20, 20, 46, 46), Scene("pizza", "3d", "cyan")),
+        (Scene("cat face", "flat", "blue"), (0, 32, 64, 64), Scene("cat face", "flat", "blue")),
+        (Scene("rocket", "cartoon", "yellow"), (0, 24, 40, 64), Scene("rocket", "cartoon", "yellow")),
+        (Scene("robot", "sticker", "green"), None, Scene("robot", "sticker", "purple")),
+        (Scene("sunflower", "3d", "white"), (4, 4, 60, 60), Scene("red apple", "3d", "white")),
+        (Scene("grinning face", "flat", "pink"), (14, 4, 38, 60),
+         Scene("smiling face with sunglasses", "flat", "pink"))]
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(2, len(examples))
+    for column, (given, box, wanted) in zip(axes.T, examples):
+        image, mask = data.draw(given)[None], torch.zeros(1, 1, 64, 64)
+        if box is None:
+            mask = (data.mask(given)[None] < 0.5).float()
+        else:
+            mask[..., box[0]: box[2], box[1]: box[3]] = 1
+        filled = sd.inpaint(data.caption(wanted), image, mask, guidance_scale=guidance_scale, seed=0, output="pt",
+                            progress=False)
+        for axis, pixels in zip(column, (image * (1 - mask) / 2 + 0.5, filled)):
+            picture, = tensor_to_images(pixels)
+            axis.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
+            axis.set(xticks=[], yticks=[])
+        column[1].set_xlabel("\n".join(textwrap.wrap(data.caption(wanted), 22)), fontsize=8.5)
+    axes[0, 0].set_ylabel("given", fontsize=11)
+    axes[1, 0].set_ylabel("filled", fontsize=11)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
