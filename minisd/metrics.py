@@ -47,7 +47,7 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
     means = (one.mean(0) - other.mean(0)).square().sum()
-    return float(means + first.trace() + second.trace() - 2 * cross)
+    return max(0.0, float(means + first.trace() + second.trace() - 2 * cross))
 
 
 def psnr(images: Tensor, again: Tensor) -> float:
@@ -127,7 +127,7 @@ def draw(sd, scenes: list[Scene], data: EmojiData, steps: int, guidance_scale: f
     return torch.cat(parts) * 2 - 1
 
 
-def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 5.0, steps: int = 20,
+def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, steps: int = 20,
              progress: bool = True) -> list[dict]:
     """A row of numbers for every setting: guidance scales, then steps, then schedulers, the others as given.
 

@@ -43,7 +43,7 @@ def show(made: Figure, alt: str) -> None:
     with mpl.rc_context(STYLE):
         data = io.BytesIO()
         made.savefig(data, format="png", dpi=made.dpi)
-    if made.dpi == PICTURE_DPI:  # 256 colours are enough for a table of small pictures, and a third of the size
+    if made.dpi == PICTURE_DPI and data.tell() > 200_000:  # noise does not compress: 256 colours take a third
         small = Image.open(data).convert("RGB").quantize(256)
         small.save(data := io.BytesIO(), format="png", optimize=True)
     width = round(made.get_figwidth() * 90)

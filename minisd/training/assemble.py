@@ -42,8 +42,6 @@ def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
     draw_curves(runs, folder / "training" / "curves.png")
     draw = draw_samples if sd.unet.config.in_channels == 4 else draw_inpainted
     draw(sd, folder / "samples.png")
-    with Image.open(folder / "samples.png") as picture:  # 256 colours are enough, and a third of the size
-        picture.convert("RGB").quantize(256).save(folder / "samples.png", optimize=True)
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
@@ -80,7 +78,7 @@ def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 5.0) -> None:
+def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
     """A table of pictures, the first that seed 0 gives: styles down, things and backgrounds across."""
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")
     axes = figure.subplots(len(STYLES), len(SHOWN))
