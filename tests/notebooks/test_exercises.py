@@ -1,11 +1,13 @@
 """Every exercise: left undone it says so, its solution is right, and what people get wrong is answered by a hint."""
 
 import ast
+import contextlib
 import importlib
 import re
 
 import matplotlib
 import pytest
+import torch
 
 from minisd.exercises import Exercise, check, find, verdict
 from tests.notebooks.files import CHAPTERS, SOLUTIONS, code_cells, printed, read
@@ -29,16 +31,18 @@ def answers(paths) -> dict[str, tuple]:
 STUBS, SOLVED = answers(CHAPTERS), answers(SOLUTIONS)
 
 
-def run(source: str, before: str, capsys) -> str:
-    """What a cell prints last, after the cells that it builds on."""
-    scope = {"check": check}
-    exec(before, scope)
+def run(source: str, before: list[str], capsys) -> str:
+    """What a cell prints last, after what it builds on."""
+    scope = {"check": check, "torch": torch}
+    for statement in before:
+        with contextlib.suppress(NameError):  # a function that needs the experiments, which were left out
+            exec(statement, scope)
     capsys.readouterr()
     exec(source, scope)
     return capsys.readouterr().out.strip().splitlines()[-1]
 
 
-def preamble(path, until) -> str:
+def preamble(path, until) -> list[str]:
     """The imports, functions and constants of the cells above: what an answer may build on, without the experiments."""
     kept = []
     for cell in code_cells(read(path)):
@@ -47,7 +51,7 @@ def preamble(path, until) -> str:
         if not cell.source.startswith("import os\n"):
             kept += [ast.unparse(node) for node in ast.parse(cell.source).body
                      if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))]
-    return "\n".join(kept)
+    return kept
 
 
 def test_every_exercise_has_a_stub_a_check_and_a_solution():

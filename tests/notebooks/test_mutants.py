@@ -14,8 +14,12 @@ from tests.notebooks.files import ROOT
 
 # notebook, file, what stands there, what the mutant has instead
 MUTANTS = [
+    ("00_first_picture", "pipeline.py", "guidance_scale * (positive - negative)",
+     "1.05 * guidance_scale * (positive - negative)"),
     ("01_noise", "schedulers/schedule.py", "+ 0.008) / 1.008", "+ 0.012) / 1.012"),
     ("01_noise", "schedulers/base.py", "alpha * x0 + sigma * noise", "alpha * x0 + sigma * noise * 0.98"),
+    ("02_ddpm", "schedulers/ddpm.py", "variance**0.5 * randn", "variance**0.48 * randn"),
+    ("03_samplers", "schedulers/lms.py", "eps][-4:]", "eps][-3:]"),
     ("01_noise", "plot.py", 'interpolation="nearest", **{"vmin"', 'interpolation="bilinear", **{"vmin"'),
 ]
 
