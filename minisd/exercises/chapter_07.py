@@ -61,7 +61,7 @@ EXERCISES = {
     }),
     "7.4": Exercise(drop, dropout_cases, {
         "Turned round: captions should be empty where the random number is *below* the share.":
-            lambda context, empty, random, share: drop(context, empty, 1 - random, 1 - share),
+            lambda context, empty, random, share: drop(empty, context, random, share),
         "Zeros are not the empty caption: put in what the text encoder says of \"\".":
             lambda context, empty, random, share: drop(context, torch.zeros_like(empty), random, share),
         "Ordinary dropout scales single numbers; here a whole caption is there or not.":

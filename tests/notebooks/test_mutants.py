@@ -20,6 +20,14 @@ MUTANTS = [
     ("01_noise", "schedulers/base.py", "alpha * x0 + sigma * noise", "alpha * x0 + sigma * noise * 0.98"),
     ("02_ddpm", "schedulers/ddpm.py", "variance**0.5 * randn", "variance**0.48 * randn"),
     ("03_samplers", "schedulers/lms.py", "eps][-4:]", "eps][-3:]"),
+    ("03_samplers", "schedulers/dpmsolver.py", "phi / 2 if self", "phi / 2.05 if self"),
+    ("04_vae", "vae.py", "(0.5 * self.log_variance).exp()", "(0.51 * self.log_variance).exp()"),
+    ("04_vae", "blocks.py", "(0, 1, 0, 1)", "(1, 0, 1, 0)"),
+    ("05_text", "text_encoder.py", "torch.sigmoid(1.702 * x)", "torch.sigmoid(1.6 * x)"),
+    ("05_text", "attention.py", "is_causal=causal", "is_causal=False"),
+    ("06_unet", "unet.py", "angles.cos(), angles.sin()", "angles.sin(), angles.cos()"),
+    ("06_unet", "transformer.py", "value * F.gelu(gate)", "value * F.silu(gate)"),
+    ("07_training", "schedulers/base.py", "alpha * noise - sigma * x0", "alpha * noise - 0.98 * sigma * x0"),
     ("01_noise", "plot.py", 'interpolation="nearest", **{"vmin"', 'interpolation="bilinear", **{"vmin"'),
 ]
 
