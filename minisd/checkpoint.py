@@ -39,7 +39,7 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
             CPU.
     """
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    dtype = dtype or (torch.float32 if source in BUNDLED else fast_dtype(device))
     if device.type == "cpu" and dtype == torch.float16:
         raise ValueError("dtype=torch.float16 is about 100 times slower than float32 on a CPU; "
                          "use torch.float32 (an fp16 file is converted) or torch.bfloat16")
@@ -57,6 +57,16 @@ def usable_device(name: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={str(name)!r} cannot be used on this computer ({reason}); 'cpu' always can") from None
     return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The precision in which a device computes fast: bfloat16 where it has instructions for it."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # since torch 2.10
+        can = torch.cpu.get_capabilities()
+        return torch.bfloat16 if can.get("amx_bf16") or can.get("avx512_bf16") else torch.float32
+    return torch.float32
 
 
 def locate(source: str | Path, variant: str | None = None) -> Path:

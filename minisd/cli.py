@@ -73,7 +73,8 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--num", type=int, default=1, help="how many pictures (%(default)s)")
     sub.add_argument("--out", default="out", help="a .png file, or a folder for several (%(default)s)")
     sub.add_argument("--device", help="cpu, cuda, mps; a GPU if there is one")
-    sub.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="float32 on a CPU, bfloat16 on a GPU")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
+                     help="default: what the device is fast in; float32 for mini")
     sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
     sub.add_argument("--height", type=int, help=SIDE)
     sub.add_argument("--width", type=int, help=SIDE)

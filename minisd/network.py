@@ -121,7 +121,7 @@ class Network(nn.Module):
             raise ValueError(f"{source}: {error}") from None
         weights = cls.published_names(weights)
         check_fit(network.state_dict(), weights, source)
-        weights = {name: tensor.to(device=device, dtype=dtype) for name, tensor in weights.items()}
+        weights = {name: placed(tensor.to(device=device, dtype=dtype)) for name, tensor in weights.items()}
         network.load_state_dict(weights, strict=True, assign=True)
         return network.requires_grad_(False).eval()
 
@@ -150,6 +150,12 @@ class Network(nn.Module):
 
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def placed(tensor: Tensor) -> Tensor:
+    """Weights of convolutions in half precision with their channels side by side, in which they run fastest."""
+    convolution = tensor.ndim == 4 and tensor.dtype in (torch.bfloat16, torch.float16)
+    return tensor.contiguous(memory_format=torch.channels_last) if convolution else tensor
 
 
 def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:

@@ -8,7 +8,8 @@ Salimans 2022, "Classifier-Free Diffusion Guidance".
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Self
@@ -61,6 +62,8 @@ class StableDiffusion:
                              "supported are 4 to 4, and 9 to 4 (inpainting)")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
+        self._home: torch.device | None = None  # in low-memory mode, where networks go when they work
+        self._compiled = False
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device | None = None,
@@ -69,7 +72,8 @@ class StableDiffusion:
 
         Args:
             device: None takes a GPU if there is one.
-            dtype: None takes float32 on a CPU and bfloat16 on a GPU.
+            dtype: None takes what the device is fast in: bfloat16 (float16 on older GPUs, float32 on older CPUs). The
+                mini models are always float32 then, so that they draw the same on every computer.
             scheduler: a name ("euler", "EulerDiscreteScheduler", …) or an instance; None takes the checkpoint's.
             variant: "fp16" loads the half-precision files of a folder or a Hub repository.
         """
@@ -94,23 +98,69 @@ class StableDiffusion:
             scheduler = checkpoint.scheduler_class(scheduler).from_config(config)
         self.scheduler = scheduler
 
+    # --- faster, smaller --------------------------------------------------------------------------------------
+
+    def compile(self, **options) -> Self:
+        """Compile the U-Net and the VAE's decoder; the first picture of each size then takes a minute more.
+
+        Args:
+            options: for torch.compile; by default one graph a network, replayed as a CUDA graph on a GPU.
+
+        Raises:
+            ValueError: after low_memory(), which moves the networks that a compiled graph expects in their place.
+        """
+        if self._home:
+            raise ValueError("compile() and low_memory() exclude each other: compiled networks stay where they are")
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        for network in (self.unet, self.vae.decoder):
+            network.compile(**{"fullgraph": True, "mode": mode} | options)
+        self._compiled = True
+        return self
+
+    def low_memory(self) -> Self:
+        """Need as little memory as can be, and more time: a network is on the GPU only while it works, and the VAE
+        decodes in bands (see `minisd.tiling`); pictures are the same.
+
+        Raises:
+            ValueError: after compile().
+        """
+        if self._compiled:
+            raise ValueError("compile() and low_memory() exclude each other: compiled networks stay where they are")
+        self._home = self.device
+        for network in (self.text_encoder, self.unet, self.vae):
+            network.to("cpu")
+        return self
+
+    @contextmanager
+    def _at_work(self, network) -> Iterator[None]:
+        """In low-memory mode, have a network on the device for this long only."""
+        if self._home:
+            network.to(self._home)
+        yield
+        if self._home:
+            network.to("cpu")
+
     # --- the three translations -------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Prompts → (B, 77, width), what the U-Net attends to."""
-        return self.text_encoder(self.tokenizer(prompts).to(self.device))
+        with self._at_work(self.text_encoder):
+            return self.text_encoder(self.tokenizer(prompts).to(self.device))
 
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generator = None) -> Tensor:
         """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
-        pixels = image_to_tensor(images, self.vae.downscale).to(self.vae.device, self.vae.dtype)
-        return self.vae.encode(pixels).sample(generator).float() * self.vae.config.scaling_factor
+        pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.vae.dtype)
+        with self._at_work(self.vae):
+            return self.vae.encode(pixels).sample(generator).float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
-        pixels = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor)
+        latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
+        with self._at_work(self.vae):
+            pixels = self.vae.decode(latents, tiled=self._home is not None)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     # --- the three jobs ---------------------------------------------------------------------------------------
@@ -220,23 +270,24 @@ class StableDiffusion:
         guided = guidance_scale != 1
         # all of ours take a generator; some of diffusers' deterministic ones, which may stand in for them, do not
         draws = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
-        for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
-            inputs = self.scheduler.scale_model_input(latents, t)
-            inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
-            inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
-            noise_pred = self.unet(inputs, t, context).float()
-            if guided:
-                negative, positive = noise_pred.chunk(2)
-                noise_pred = negative + guidance_scale * (positive - negative)
-            step = self.scheduler.step(noise_pred, t, latents, **draws)
-            latents = step.prev_sample
-            if keep is not None:
-                known, noise, mask = keep
-                if i + 1 < len(timesteps):
-                    known = self.scheduler.add_noise(known, noise, timesteps[i + 1: i + 2].repeat(len(known)))
-                latents = (1 - mask) * known + mask * latents
-            if callback is not None:
-                callback(i, t, latents, getattr(step, "pred_original_sample", None))  # diffusers' PNDM has none
+        with self._at_work(self.unet):
+            for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
+                inputs = self.scheduler.scale_model_input(latents, t)
+                inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
+                inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
+                noise_pred = self.unet(inputs, t, context).to(torch.float32, copy=True)  # a CUDA graph reuses its own
+                if guided:
+                    negative, positive = noise_pred.chunk(2)
+                    noise_pred = negative + guidance_scale * (positive - negative)
+                step = self.scheduler.step(noise_pred, t, latents, **draws)
+                latents = step.prev_sample
+                if keep is not None:
+                    known, noise, mask = keep
+                    if i + 1 < len(timesteps):
+                        known = self.scheduler.add_noise(known, noise, timesteps[i + 1: i + 2].repeat(len(known)))
+                    latents = (1 - mask) * known + mask * latents
+                if callback is not None:
+                    callback(i, t, latents, getattr(step, "pred_original_sample", None))  # diffusers' PNDM has none
         return latents
 
     # --- arguments checked and prepared -----------------------------------------------------------------------
@@ -308,7 +359,7 @@ class StableDiffusion:
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self._home or self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:

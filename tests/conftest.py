@@ -23,3 +23,9 @@ def tiny(tmp_path_factory) -> dict[str, Path]:
     for kind, folder in folders.items():
         save_tiny(kind, folder)
     return folders
+
+
+@pytest.fixture(autouse=True)
+def float32_unless_said(monkeypatch):
+    """Where no dtype is given, the same one on every computer."""
+    monkeypatch.setattr("minisd.checkpoint.fast_dtype", lambda device: torch.float32)

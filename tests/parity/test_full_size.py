@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minisd import VAE, TextEncoder, UNet
-from tests.tiny import quietly
+from tests.tiny import channels_last, quietly
 
 SD15_UNET = {  # config.json of stable-diffusion-v1-5, its fields and their spelling
     "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu", "attention_head_dim": 8,
@@ -121,8 +121,7 @@ def test_full_size_unet_once():
 
 def test_full_size_vae_once():
     ours, theirs = both("vae", VAE, VAE_CONFIG)
-    for half in (theirs.encoder, theirs.decoder):  # the same memory layout on both sides, see test_networks.py
-        half.mid_block.attentions[0].register_forward_hook(lambda module, inputs, output: output.contiguous())
+    channels_last(theirs)
     torch.manual_seed(0)
     with torch.no_grad():
         images = torch.rand(1, 3, 64, 64) * 2 - 1

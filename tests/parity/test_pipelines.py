@@ -11,7 +11,7 @@ from PIL import Image
 
 import minisd
 from minisd import StableDiffusion
-from tests.tiny import CAPTIONS, quietly
+from tests.tiny import CAPTIONS, channels_last, quietly
 
 # diffusers' schedulers and NumPy 2 disagree about a keyword
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -28,6 +28,7 @@ def seeded() -> torch.Generator:
 
 def theirs_from(folder, pipeline=StableDiffusionPipeline):
     theirs = quietly(pipeline.from_pretrained, folder, low_cpu_mem_usage=False)
+    channels_last(theirs.vae)
     theirs.set_progress_bar_config(disable=True)
     return theirs
 

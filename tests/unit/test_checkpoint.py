@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minisd
-from minisd import StableDiffusion, Tokenizer, UNet
+from minisd import StableDiffusion, Tokenizer, UNet, checkpoint
 from minisd.weights import atomic_folder
 from tests.tiny import quietly
 
@@ -309,3 +309,21 @@ def test_converting_takes_the_memory_of_the_result(large_file):
     peak, own, weights = measure(large_file, "bfloat16")
     assert 0.9 * weights < own <= 1.1 * weights
     assert peak <= 1.1 * weights + (large_file / UNET_FILE).stat().st_size
+
+
+@pytest.mark.parametrize(("instructions", "expected"), [
+    ({"amx_bf16": True}, torch.bfloat16), ({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)])
+def test_the_precision_that_a_cpu_is_fast_in(monkeypatch, instructions, expected):
+    monkeypatch.undo()  # of float32_unless_said
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert checkpoint.fast_dtype(torch.device("cpu")) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert checkpoint.fast_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_where_no_dtype_is_given(tiny, monkeypatch):
+    monkeypatch.setattr("minisd.checkpoint.fast_dtype", lambda device: torch.bfloat16)
+    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
+    assert sd.dtype == torch.bfloat16
+    assert sd.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert StableDiffusion.from_pretrained("mini", device="cpu").dtype == torch.float32

@@ -1,0 +1,97 @@
+"""What makes the pipeline fast and small on a GPU, as far as it can be proven without one."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minisd import StableDiffusion
+from minisd.checkpoint import SHORT_NAMES
+
+SETTINGS = {"seed": 0, "num_inference_steps": 3, "output": "pt", "progress": False}
+
+
+@pytest.fixture
+def sd(tiny) -> StableDiffusion:
+    return StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
+
+
+class Copies(TorchDispatchMode):
+    """Collects the operations that bring a tensor from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
+        if "copy" in str(function) and len({tensor.device for tensor in tensors}) > 1:
+            self.found.append(str(function))
+        return result
+
+
+def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
+    """Run the loop on the meta device, whose tensors have no values: whoever looks at one there gets an error, where
+    on a GPU he would wait for it. Returns the copies between devices."""
+    sd.unet.to("meta")
+    latents, context = torch.empty(1, 4, 8, 8, device="meta"), torch.empty(2, 77, 64, device="meta")
+    timesteps = sd._timesteps(10)
+    assert timesteps.is_meta
+    with Copies() as copies, torch.no_grad():
+        sd._denoise(latents, timesteps, context, 7.5, None, None, progress=False)
+    return copies.found
+
+
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_the_loop_never_waits_for_the_gpu(sd, name):
+    sd.set_scheduler(name)
+    assert denoise_elsewhere(sd) == []
+
+
+def test_a_look_and_a_copy_would_be_noticed(sd, monkeypatch):
+    step = sd.scheduler.step
+    monkeypatch.setattr(sd.scheduler, "step", lambda output, t, x, generator: step(output, float(t), x))
+    with pytest.raises(RuntimeError, match="meta"):
+        denoise_elsewhere(sd)
+    monkeypatch.setattr(sd.scheduler, "step", lambda output, t, x, generator: step(output.to("meta"), t, x))
+    monkeypatch.setattr(sd.scheduler, "scale_model_input", lambda x, t: torch.zeros(x.shape).to("meta"))
+    assert denoise_elsewhere(sd)
+
+
+def test_compiled_networks_are_one_graph_each_and_draw_the_same(sd):
+    before = sd.text_to_image("a cat", **SETTINGS)
+    assert sd.compile(backend="aot_eager", mode=None) is sd  # fullgraph=True: a graph break would be an error
+    torch._dynamo.utils.counters.clear()
+    torch.testing.assert_close(sd.text_to_image("a cat", **SETTINGS), before, rtol=0, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    sd.text_to_image("a dog", **SETTINGS)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # another prompt compiles nothing anew
+
+
+def test_low_memory_draws_the_same(sd, tiny):
+    usual = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
+    assert sd.low_memory() is sd
+    expected = usual.text_to_image("a cat", **SETTINGS)
+    torch.testing.assert_close(sd.text_to_image("a cat", **SETTINGS), expected, rtol=0, atol=1e-5)
+    image = expected * 2 - 1
+    torch.testing.assert_close(sd.image_to_image("a cat", image, **SETTINGS),
+                               usual.image_to_image("a cat", image, **SETTINGS), rtol=0, atol=1e-5)
+
+
+def test_in_low_memory_one_network_at_a_time_is_on_the_device(sd, monkeypatch):
+    sd.low_memory()
+    moves = []
+    for name in ("text_encoder", "unet", "vae"):
+        network = getattr(sd, name)
+        monkeypatch.setattr(network, "to", lambda device, name=name: moves.append(f"{name} to {device.type}"
+                            if isinstance(device, torch.device) else f"{name} away"))
+    sd.text_to_image("a cat", guidance_scale=1, **SETTINGS)
+    assert moves == ["text_encoder to cpu", "text_encoder away", "unet to cpu", "unet away", "vae to cpu", "vae away"]
+
+
+def test_compile_and_low_memory_exclude_each_other(tiny):
+    for first, second in (("compile", "low_memory"), ("low_memory", "compile")):
+        sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
+        getattr(sd, first)()
+        with pytest.raises(ValueError, match="exclude each other"):
+            getattr(sd, second)()
