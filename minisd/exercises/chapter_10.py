@@ -26,7 +26,8 @@ def mask_cases() -> list[tuple]:
     line = torch.zeros(1, 1, 16, 16)
     line[..., 6] = 1
     generator = torch.Generator().manual_seed(2)
-    return [(line, 4), ((torch.rand(2, 1, 24, 16, generator=generator) < 0.05).float(), 8)]
+    return [(line, 4), ((torch.rand(2, 1, 24, 16, generator=generator) < 0.05).float(), 8),
+            ((torch.rand(1, 1, 8, 8, generator=generator) < 0.5).float(), 2)]
 
 
 def loss_cases() -> list[tuple]:

@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from minisd.checkpoint import fast_dtype
 from minisd.training.state import Log, load_state, save_state
 
 LINE_EVERY = 100  # steps between lines of progress, where there is no terminal to show a bar
@@ -117,7 +118,7 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
                                   betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
     step, seconds = load_state(state_file, task, average, optimizer, asdict(settings)) if resume else (0, 0.0)
     model = DistributedDataParallel(task) if world > 1 else task
-    bf16 = has_bf16(device) if settings.bf16 is None else settings.bf16
+    bf16 = fast_dtype(device) == torch.bfloat16 if settings.bf16 is None else settings.bf16
 
     saved = pictured = time.monotonic()
     start = saved - seconds
@@ -206,11 +207,6 @@ def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool
     both = torch.tensor([seconds, float(stop)], device=device, dtype=torch.float64)
     dist.all_reduce(both, dist.ReduceOp.MAX)
     return both[0].item(), bool(both[1])
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 here: on GPUs since 2020, and on CPUs with AVX512-BF16 or AMX."""
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def fast_attention(device: torch.device) -> contextlib.AbstractContextManager:
