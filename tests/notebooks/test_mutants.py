@@ -28,6 +28,8 @@ MUTANTS = [
     ("06_unet", "unet.py", "angles.cos(), angles.sin()", "angles.sin(), angles.cos()"),
     ("06_unet", "transformer.py", "value * F.gelu(gate)", "value * F.silu(gate)"),
     ("07_training", "schedulers/base.py", "alpha * noise - sigma * x0", "alpha * noise - 0.98 * sigma * x0"),
+    ("09_image_to_image", "pipeline.py", "int(num_inference_steps * strength)",
+     "round(num_inference_steps * strength + 0.6)"),
     ("10_inpainting", "pipeline.py", "timesteps[i + 1: i + 2].repeat(len(known))",
      "timesteps[i: i + 1].repeat(len(known))"),
     ("10_inpainting", "training/inpaint.py", "(0, 0, 0, 0, 0, in_channels - old.shape[1])",

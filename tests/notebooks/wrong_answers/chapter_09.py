@@ -1,0 +1,25 @@
+"""Wrong answers to the exercises of notebook 09, image-to-image."""
+
+WRONG = {
+    "exercise_9_1": [
+        ("def exercise_9_1(steps, strength):\n    return steps - int(steps * strength)", "left out"),
+        ("def exercise_9_1(steps, strength):\n    return steps * strength", "Rounded down"),
+    ],
+    "exercise_9_2": [
+        ("def exercise_9_2(z, noise, alphas_cumprod, t):\n"
+         "    return alphas_cumprod[t] * z + (1 - alphas_cumprod[t]) * noise", "square roots"),
+        ("def exercise_9_2(z, noise, alphas_cumprod, t):\n"
+         "    return z + (1 - alphas_cumprod[t]) ** 0.5 * noise", "must shrink"),
+    ],
+    "exercise_9_3": [
+        ("def exercise_9_3(times, strength):\n    return times[:int(len(times) * strength)]", "noisiest ones"),
+        ("def exercise_9_3(times, strength):\n    return times[int(len(times) * strength):]",
+         "as many as should be run"),
+    ],
+    "exercise_9_4": [
+        ("def exercise_9_4(x0, noise, now, then):\n    return now ** 0.5 * x0 + (1 - now) ** 0.5 * noise",
+         "stays at `now`"),
+        ("def exercise_9_4(x0, noise, now, then):\n    return then ** 0.5 * x0 + (1 - now) ** 0.5 * noise",
+         "the time at which the step arrives"),
+    ],
+}
