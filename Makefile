@@ -5,9 +5,11 @@
 PYTHON ?= python3
 PROMPT ?= a 3d render of a red apple on a blue background
 NOTEBOOKS ?= $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
+CHAPTERS ?= $(wildcard notebooks/*.ipynb)
+ANSWERS ?= answers
 BIN := .venv/bin
 
-.PHONY: image test course notebooks html parity clean
+.PHONY: image test course notebooks html slides handout answers parity clean
 
 image: .venv/ready  ## draw a picture from PROMPT with the mini model
 	@$(BIN)/python -m minisd generate "$(PROMPT)" --out out
@@ -20,6 +22,16 @@ notebooks: .venv/ready-dev  ## run all notebooks again, or those named in NOTEBO
 
 html: .venv/ready-dev  ## the notebooks as pages for a browser, in out/html
 	$(BIN)/jupyter nbconvert --to html --output-dir out/html $(NOTEBOOKS)
+
+slides: .venv/ready-dev  ## the notebooks as slides for a browser, in out/slides
+	$(BIN)/jupyter nbconvert --to slides --SlidesExporter.reveal_scroll=True --SlidesExporter.reveal_width=1400 --SlidesExporter.reveal_height=900 --output-dir out/slides $(CHAPTERS)
+
+handout: .venv/ready-dev  ## the notebooks for students, without solutions and outputs, in out/handout
+	$(BIN)/jupyter nbconvert --to notebook --ClearOutputPreprocessor.enabled=True --output-dir out/handout $(CHAPTERS)
+
+answers: .venv/ready-dev  ## run the notebooks that students handed in, folder ANSWERS, and list what is right
+	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --allow-errors --output-dir out/answers $(ANSWERS)/*.ipynb
+	$(BIN)/python -m minisd.exercises out/answers/*.ipynb
 
 test: .venv/ready-dev  ## lint, then all tests; every worker gets one thread, so that they do not fight over cores
 	$(BIN)/ruff check .

@@ -117,5 +117,17 @@ def test_the_chapter_closes_with_what_was_learnt(chapter):
     assert text.count("](https://arxiv.org/") >= 2
 
 
+def test_every_cell_knows_its_place_on_the_slides(chapter):
+    cells = read(chapter).cells
+    kinds = [cell.metadata.get("slideshow", {}).get("slide_type") for cell in cells]
+    assert set(kinds) <= {"slide", "subslide", "-", "skip"}
+    assert kinds.count("slide") >= 8
+    for cell, kind in zip(cells, kinds):
+        if cell.source == SETUP or "\ncheck(exercise_" in cell.source:
+            assert kind == "skip", cell.source
+        elif cell.cell_type == "markdown" and cell.source.startswith("#") and "Exercises" not in cell.source:
+            assert kind == "slide", cell.source
+
+
 def test_the_overview_lists_it(chapter):
     assert f"]({chapter.name})" in (ROOT / "notebooks" / "README.md").read_text()
