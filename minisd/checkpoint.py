@@ -1,7 +1,10 @@
 """Published weights in, minisd weights out: bundled models, folders, single files, and the Hub."""
 
+import gc
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -46,7 +49,21 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(f"dtype={dtype!r}; it must be torch.float32, torch.bfloat16, torch.float16 or torch.float64")
     path = locate(source, variant)
-    return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
+    with uncollected():
+        return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection meanwhile: loading makes a hundred thousand objects, all to be kept, and each collection
+    would look through all there are in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def usable_device(name: str | torch.device) -> torch.device:

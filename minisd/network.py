@@ -7,6 +7,7 @@ from typing import Self, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from minisd.weights import atomic_folder, load_weights, read_json, save_weights
 
@@ -115,15 +116,17 @@ class Network(nn.Module):
             if key in ("_class_name", "model_type") and cls.CLASS_NAME.get(key, theirs) != theirs:
                 raise ValueError(f"{source}: config.json is that of a {theirs}, not of a {cls.__name__}")
         try:
-            with torch.device("meta"):  # shapes only: no memory is taken, no random numbers are drawn
+            with OnlyShapes():
                 network = cls(**config)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
         weights = cls.published_names(weights)
         check_fit(network.state_dict(), weights, source)
-        weights = {name: placed(tensor.to(device=device, dtype=dtype)) for name, tensor in weights.items()}
-        network.load_state_dict(weights, strict=True, assign=True)
-        return network.requires_grad_(False).eval()
+        for name, tensor in weights.items():  # as load_state_dict(assign=True) does, whose own checks take longer
+            module, _, parameter = name.rpartition(".")
+            tensor = placed(tensor.to(device=device, dtype=dtype))
+            setattr(network.get_submodule(module), parameter, nn.Parameter(tensor, requires_grad=False))
+        return network.eval()
 
     @staticmethod
     def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -150,6 +153,16 @@ class Network(nn.Module):
 
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+class OnlyShapes(TorchFunctionMode):
+    """Inside it, layers are made without memory, and without drawing the numbers that training would start from."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
 
 def placed(tensor: Tensor) -> Tensor:

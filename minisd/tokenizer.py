@@ -98,7 +98,7 @@ class Tokenizer:
         if missing := [token for token in (START, END) if token not in vocab]:
             raise ValueError(f"vocab lacks {' and '.join(missing)}")
         for number, pair in enumerate(merges, 1):
-            if len(pair) != 2 or not all(token in vocab for token in (*pair, "".join(pair))):
+            if len(pair) != 2 or not (pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab):
                 raise ValueError(f"merge {number} is {' '.join(pair)!r}; it must be two tokens of the vocabulary "
                                  "that together are a third")
         self.vocab, self.merges, self.vocab_size = vocab, merges, len(vocab)

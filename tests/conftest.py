@@ -7,6 +7,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["DIFFUSERS_VERBOSITY"] = "error"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+# Intel's library otherwise rounds a product by where in memory its factors lie, on AMD's processors for one.
+os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import pytest
 import torch

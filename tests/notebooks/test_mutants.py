@@ -26,7 +26,7 @@ MUTANTS = [
     ("05_text", "text_encoder.py", "torch.sigmoid(1.702 * x)", "torch.sigmoid(1.6 * x)"),
     ("05_text", "attention.py", "is_causal=causal", "is_causal=False"),
     ("06_unet", "unet.py", "angles.cos(), angles.sin()", "angles.sin(), angles.cos()"),
-    ("06_unet", "transformer.py", "value * F.gelu(gate)", "value * F.silu(gate)"),
+    ("06_unet", "transformer.py", "F.gelu(gate).mul_(value)", "F.silu(gate).mul_(value)"),
     ("07_training", "schedulers/base.py", "alpha * noise - sigma * x0", "alpha * noise - 0.98 * sigma * x0"),
     ("09_image_to_image", "pipeline.py", "int(num_inference_steps * strength)",
      "round(num_inference_steps * strength + 0.6)"),
