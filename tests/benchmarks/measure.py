@@ -31,8 +31,8 @@ class Row:
 
     def __str__(self) -> str:
         goal = "" if self.goal is None else f"{self.goal:.2f}" + (", **missed**" if self.missed else "")
-        return (f"| {self.what} | {self.ours:.3g} {self.unit} | {self.theirs:.3g} {self.unit} | {self.ratio:.2f} "
-                f"| {goal} |")
+        ours, theirs = (f"{float(f'{value:.3g}'):,g} {self.unit}" for value in (self.ours, self.theirs))  # 4,110 MB
+        return f"| {self.what} | {ours} | {theirs} | {self.ratio:.2f} | {goal} |"
 
 
 def as_table(rows: list[Row]) -> str:
