@@ -1,5 +1,7 @@
 """Pictures in and out: Pillow images on one side, tensors on the other, checked on the way."""
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from PIL import Image
@@ -21,6 +23,7 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
         for one in images:
             if not isinstance(one, Image.Image):
                 raise TypeError(f"{name} must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
+            check_depth(one.mode, name)
             if one.mode != "RGB":
                 raise ValueError(f"{name} has mode {one.mode}; convert it first: {name}.convert('RGB')")
             if one.size != images[0].size:
@@ -44,12 +47,13 @@ def mask_to_tensor(mask: Image.Image | Tensor, size: tuple[int, int]) -> Tensor:
         TypeError, ValueError: not a grey picture, or not of the image's `size` (H, W).
     """
     if isinstance(mask, Image.Image):
+        check_depth(mask.mode, "mask")
         if mask.mode not in ("L", "1"):
             raise ValueError(f"mask has mode {mask.mode}; it must be grey, white where to paint: mask.convert('L')")
         mask = torch.from_numpy(np.asarray(mask.convert("L")).copy())[None, None].float() / 255
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a Pillow image or a tensor, not {type(mask).__name__}")
-    if mask.ndim != 4 or mask.shape[1] != 1:
+    if mask.ndim != 4 or mask.shape[1] != 1 or not mask.numel():
         raise ValueError(f"mask has shape {tuple(mask.shape)}; a tensor must be (B, 1, H, W)")
     if tuple(mask.shape[-2:]) != tuple(size):
         raise ValueError(f"mask is {mask.shape[-1]}×{mask.shape[-2]} pixels, the image {size[1]}×{size[0]}; "
@@ -65,10 +69,16 @@ def tensor_to_images(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(one) for one in array]
 
 
+def check_depth(mode: str, name: str) -> None:
+    """Refuse a mode with more than 8 bits a value: of such a picture, Pillow's convert makes all above 255 white."""
+    if mode.startswith(("I", "F")):
+        raise ValueError(f"{name} has more than 8 bits a value (mode {mode}); scale it to 0 … 255 and save it with 8")
+
+
 def check_size(height: int, width: int, multiple: int, name: str) -> None:
     """Raise a ValueError that names the nearest size which the networks can take."""
     for side, what in ((height, "height"), (width, "width")):
-        if not isinstance(side, int):
+        if not isinstance(side, Integral):
             raise ValueError(f"{name}: {what} is {side!r}; it must be a whole number of pixels divisible by {multiple}")
         if side < multiple or side % multiple:
             nearest = max(multiple, round(side / multiple) * multiple)

@@ -1,6 +1,7 @@
 """What all samplers share: the config in and out, the way through the timesteps, noising."""
 
 import json
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -54,7 +55,7 @@ class Scheduler:
             self.betas = torch.tensor(c.trained_betas, dtype=torch.float32)
         else:
             self.betas = make_betas(c.beta_schedule, c.beta_start, c.beta_end, c.num_train_timesteps)
-        if c.get("rescale_betas_zero_snr"):
+        if self._own("rescale_betas_zero_snr"):
             self.betas = zero_terminal_snr(self.betas)
         self.alphas_cumprod = torch.cumprod(1 - self.betas, dim=0)
         self._visit(np.arange(c.num_train_timesteps)[::-1], self._all_sigmas()[::-1])
@@ -65,6 +66,10 @@ class Scheduler:
     @property
     def config(self) -> Config:
         return self._internal_dict
+
+    def _own(self, field: str):
+        """What the config says in a field that not all samplers have; None if this one has not, and only keeps it."""
+        return self.config[field] if field in self.DEFAULTS else None
 
     @classmethod
     def from_config(cls, config: dict | str | Path, **changes) -> Self:
@@ -105,11 +110,11 @@ class Scheduler:
         Raises:
             ValueError: not from 1 to num_train_timesteps steps, or too many for the spacing and offset.
         """
-        most = self.config.num_train_timesteps
-        if not isinstance(num_inference_steps, int) or not 1 <= num_inference_steps <= most:
-            raise ValueError(f"num_inference_steps={num_inference_steps!r}; it must be a whole number from 1 to {most}")
-        self._visit(*self._plan(num_inference_steps), device)
-        self.num_inference_steps = num_inference_steps
+        steps, most = num_inference_steps, self.config.num_train_timesteps
+        if not isinstance(steps, Integral) or isinstance(steps, bool) or not 1 <= steps <= most:
+            raise ValueError(f"num_inference_steps={steps!r}; it must be a whole number from 1 to {most}")
+        self._visit(*self._plan(int(steps)), device)
+        self.num_inference_steps = int(steps)
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """The times to visit, whole numbers, and their σ."""
@@ -122,7 +127,7 @@ class Scheduler:
         """Lay down the tables of a run."""
         self._times = times.tolist()
         self.timesteps = torch.from_numpy(times.copy()).to(device)
-        last = self._all_sigmas()[0] if self.config.get("final_sigmas_type") == "sigma_min" else 0.0
+        last = self._all_sigmas()[0] if self._own("final_sigmas_type") == "sigma_min" else 0.0
         self.sigmas = torch.from_numpy(np.append(sigmas, last).astype(np.float32))
         self.step_index: int | None = None  # the index of the next step; None before the first
         self.begin_index: int | None = None
@@ -194,7 +199,7 @@ class Scheduler:
         c = self.config
         alpha_cumprod = self.alphas_cumprod[self._times[i]]
         x0, eps = predictions(c.prediction_type, output, x, alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5)
-        if c.get("clip_sample"):
+        if self._own("clip_sample"):
             x0 = x0.clamp(-c.clip_sample_range, c.clip_sample_range)
         return x0, eps
 

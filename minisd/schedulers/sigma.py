@@ -18,7 +18,7 @@ class SigmaScheduler(Scheduler):
 
     def __init__(self, **config):
         super().__init__(**config)
-        if self.config.get("rescale_betas_zero_snr"):
+        if self._own("rescale_betas_zero_snr"):
             self.alphas_cumprod[-1] = 2**-24  # σ must stay finite: 4096
             self._visit(np.arange(self.config.num_train_timesteps)[::-1], self._all_sigmas()[::-1])
 
@@ -32,7 +32,7 @@ class SigmaScheduler(Scheduler):
         c, all_sigmas = self.config, self._all_sigmas()
         times = spaced_timesteps(c.timestep_spacing, steps, c.num_train_timesteps, c.steps_offset).astype(np.float32)
         sigmas = np.interp(times, np.arange(len(all_sigmas)), all_sigmas)
-        if c.get("use_karras_sigmas"):
+        if self._own("use_karras_sigmas"):
             sigmas = karras_sigmas(sigmas[0], sigmas[-1], steps)
             times = times_of_sigmas(sigmas, all_sigmas).astype(np.float32)
         return times, sigmas
@@ -46,7 +46,7 @@ class SigmaScheduler(Scheduler):
         c, sigma = self.config, self.sigmas[i]
         scale = (sigma**2 + 1) ** 0.5
         x0, eps = predictions(c.prediction_type, output, x / scale, 1 / scale, sigma / scale)
-        if c.get("clip_sample"):
+        if self._own("clip_sample"):
             x0 = x0.clamp(-c.clip_sample_range, c.clip_sample_range)
             eps = (x - x0) / sigma
         return x0, eps

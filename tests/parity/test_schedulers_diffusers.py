@@ -190,6 +190,17 @@ def test_swapping_samplers_gives_the_same_config(name, before):
     assert all(mixed.config[field] == swapped.config[field] for field in swapped.DEFAULTS)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("before", NAMES)
+def test_swapped_samplers_heed_no_field_of_another(name, before):
+    """A config keeps the fields of earlier samplers for the next swap. Here, they would change the run."""
+    mine, reference = pair(before, **SD | {"clip_sample": True, "clip_sample_range": 0.5, "use_karras_sigmas": True,
+                                           "final_sigmas_type": "sigma_min", "rescale_betas_zero_snr": False,
+                                           "euler_at_final": True})
+    assert_same_run(getattr(schedulers, name).from_config(mine.config),
+                    getattr(diffusers, name).from_config(reference.config), 8, dtype=torch.float64)
+
+
 # --- inside diffusers' pipelines ----------------------------------------------------------------------------------
 
 @cache

@@ -132,6 +132,16 @@ def test_given_latents_and_arguments_are_left_alone(sd, image, mask):
     assert all(torch.equal(*pair) for pair in zip(before, (noise, pixels, mask)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_numpy_are_numbers(sd):
+    plain = sd.text_to_image(CAPTIONS[0], num_inference_steps=3, guidance_scale=4.0, height=48, width=64, num_images=2,
+                             seed=3, output="pt", progress=False)
+    numpy = sd.text_to_image(CAPTIONS[0], num_inference_steps=np.int64(3), guidance_scale=np.float32(4),
+                             height=np.int32(48), width=np.int64(64), num_images=np.int64(2), seed=np.uint32(3),
+                             output="pt", progress=False)
+    assert torch.equal(plain, numpy)
+
+
 # --- guidance and the number of calls -------------------------------------------------------------------------
 
 
