@@ -3,6 +3,7 @@
 import argparse
 import random
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser(training="train" in arguments[:1]).parse_args(arguments)
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"minisd: {message}", file=sys.stderr)
+            options.run(options)
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
-        print(f"minisd: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"minisd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minisd: stopped", file=sys.stderr)
@@ -90,19 +93,20 @@ def generate(options) -> None:
 
 
 def img2img(options) -> None:
+    image = open_image(options.image)  # before the model: a wrong name does not cost its loading
     files, sd, settings = begin(options)
     settings["strength"] = options.strength
-    image = fit(open_image(options.image), sd, options)
-    save(files, sd.image_to_image(options.prompt, image, **settings), options, sd, settings)
+    images = sd.image_to_image(options.prompt, fit(image, sd, options), **settings)
+    save(files, images, options, sd, settings)
 
 
 def inpaint(options) -> None:
-    files, sd, settings = begin(options)
-    settings["strength"] = options.strength
     image, mask = open_image(options.image), open_image(options.mask)
     if mask.size != image.size:
         raise ValueError(f"{options.mask} is {mask.width}×{mask.height} pixels, {options.image} is "
                          f"{image.width}×{image.height}; they must have the same size")
+    files, sd, settings = begin(options)
+    settings["strength"] = options.strength
     mask = fit(mask, sd, options).convert("L")
     save(files, sd.inpaint(options.prompt, fit(image, sd, options), mask, **settings), options, sd, settings)
 
@@ -120,12 +124,15 @@ def evaluate(options) -> None:
     from minisd.classifier import Classifier
     from minisd.clip import CLIP
     from minisd.data import EmojiData
-    from minisd.weights import assets_folder
+    from minisd.weights import assets_folder, check_folder
 
     if options.count < 2:
         raise ValueError(f"--count is {options.count}; a distance of two crowds needs at least 2")
+    check_folder(Path(options.out))
     classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
     sd = StableDiffusion.from_pretrained(options.model, device="cpu")
+    if (side := sd.unet.config.sample_size * sd.vae.downscale) != 64:
+        raise ValueError(f"--model {options.model} draws {side}×{side} pixels; the judge knows pictures of 64×64 only")
     data = EmojiData("core")
     rows = metrics.evaluate(sd, metrics.Judge(classifier, data), options.count)
     remark = f"\nSeen / held-out combinations, per cent; {options.count} pictures each.\n"
@@ -182,6 +189,10 @@ def begin(options):
 
 def name_files(options) -> list[Path]:
     """--out is a .png file, or a folder; several pictures have their seeds in their names."""
+    from minisd.weights import check_folder
+
+    if options.num > 10_000:
+        raise ValueError(f"--num is {options.num}; it must be a whole number from 1 to 10,000")
     out, seeds = Path(options.out).expanduser(), range(options.seed, options.seed + options.num)
     if out.suffix.lower() == ".png" and not out.is_dir():
         names = [out.name] if options.num == 1 else [f"{out.stem}-{seed}.png" for seed in seeds]
@@ -190,24 +201,32 @@ def name_files(options) -> list[Path]:
         raise ValueError(f"--out is {out}; pictures are saved as .png files, which remember their prompt")
     else:
         words = "".join(c if c.isalnum() else " " for c in options.prompt).split()
-        names = [f"{'-'.join(words)[:60] or 'picture'}-{seed}.png" for seed in seeds]
-    nearest = next((p for p in (out, *out.parents) if p.exists()), Path())
-    if not nearest.is_dir():
-        raise FileExistsError(f"--out is {options.out}, but {nearest} is a file; give a .png file or a folder")
+        names = [f"{'-'.join(words)[:50] or 'picture'}-{seed}.png" for seed in seeds]
+    check_folder(out)
     return [out / name for name in names]
 
 
 def open_image(path: str):
-    """Open a picture in RGB, turned as its camera says."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    """Open a picture in RGB, turned as its camera says.
+
+    Raises:
+        FileNotFoundError, ValueError: no picture, a damaged one, or one of which RGB with 8 bits would lose something.
+    """
+    from PIL import Image, ImageOps
+
+    from minisd.images import check_depth
 
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no picture {path}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        raise ValueError(f"{path} is not a picture that can be opened") from None
+    except Exception as error:  # Pillow raises half a dozen types for damaged files
+        raise ValueError(f"{path} is not a picture that can be opened: {error}") from None
+    check_depth(image.mode, path)
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise ValueError(f"{path} is transparent in places; save it without transparency, on white for instance")
+    return image.convert("RGB")
 
 
 def fit(image, sd, options):

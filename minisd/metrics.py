@@ -97,6 +97,12 @@ class Judge:
     classifier: Classifier
     data: EmojiData
 
+    def __post_init__(self):
+        config = self.classifier.config
+        words = [*self.data.position, *self.data.styles]
+        if unknown := [word for word in words if word not in (*config.concepts, *config.styles)]:
+            raise ValueError(f"the classifier was never taught {', '.join(unknown[:5])}; it must know all of the data")
+
     @torch.no_grad()
     def scores(self, pictures: Tensor, scenes: list[Scene]) -> dict[str, float]:
         """Accuracies of pictures (B, 3, 64, 64) in [-1, 1] that were to show the scenes; higher is better."""

@@ -32,9 +32,9 @@ def read_captions(path: Path) -> list[Concept]:
         raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
     try:
         concepts = [Concept(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
+        numbers, names = [c.index for c in concepts], {c.name for c in concepts}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    numbers, names = [c.index for c in concepts], {c.name for c in concepts}
     if numbers != list(range(len(concepts))) or len(names) < len(concepts):
         raise ValueError(f"{path} is damaged: records must be numbered 0, 1, 2, … and each name used once")
     return concepts
@@ -47,7 +47,7 @@ def read_sheet(path: Path, count: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             sheet = np.asarray(image.convert("RGBA"))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # Pillow raises half a dozen types for damaged files
         raise ValueError(f"{path} is damaged: {error}") from error
     rows = -(-count // COLUMNS)
     if sheet.shape[:2] != (rows * CELL, COLUMNS * CELL):

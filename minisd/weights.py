@@ -31,6 +31,15 @@ def read_json(path: Path) -> dict:
     return value
 
 
+def check_folder(folder: Path) -> None:
+    """Raise an error, before any work is done, if nothing could be saved into a folder, which need not exist yet."""
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path())
+    if not nearest.is_dir():
+        raise FileExistsError(f"nothing can be saved in {folder}: {nearest} is a file; name another folder")
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"nothing can be saved in {folder}: you may not write in {nearest}; name another folder")
+
+
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A new, empty folder to write into, which takes the place of `folder` only if all went well.
@@ -106,6 +115,8 @@ def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]
 def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: torch.dtype | None = None,
                  variant: str | None = None) -> None:
     """Write one safetensors file; `dtype` converts (torch.float16 halves an fp32 file)."""
+    if not isinstance(dtype, (torch.dtype, type(None))):
+        raise TypeError(f"dtype={dtype!r}; it must be a torch dtype such as torch.float16")
     weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in weights.items()}
     path = folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors")
     try:

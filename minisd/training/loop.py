@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from minisd.checkpoint import fast_dtype
 from minisd.training.state import Log, load_state, save_state
+from minisd.weights import check_folder
 
 LINE_EVERY = 100  # steps between lines of progress, where there is no terminal to show a bar
 
@@ -57,6 +58,8 @@ class Settings:
                 raise ValueError(f"{name}={value}: it must be above 0")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema}: it must be at least 0 and below 1")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed}: it must be a whole number from 0 to 2**32 - 1")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay={self.weight_decay}: it must be at least 0")
         if self.device.split(":")[0] not in ("cpu", "cuda"):
@@ -103,6 +106,7 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
     """
     out = Path(out)
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     state_file, log_file = out / "state.pt", out / "log.csv"
     if not resume and state_file.exists():

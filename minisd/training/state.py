@@ -7,6 +7,8 @@ from pickle import UnpicklingError
 
 import torch
 
+KEYS = {"task", "average", "optimizer", "config", "settings", "step", "seconds"}
+
 
 def save_state(path: Path, task, average, optimizer, settings: dict, step: int, seconds: float) -> None:
     """Write everything that going on needs."""
@@ -22,8 +24,9 @@ def write(path: Path, contents: dict) -> None:
         torch.save(contents, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
-        temporary.unlink(missing_ok=True)
         raise OSError(f"could not save {path} ({error}); the last good state is kept") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_state(path: Path, task, average, optimizer, settings: dict) -> tuple[int, float]:
@@ -35,6 +38,8 @@ def load_state(path: Path, task, average, optimizer, settings: dict) -> tuple[in
     except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:  # what torch raises for half a file, or junk
         raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
                          "start again in another folder") from None
+    if not isinstance(state, dict) or KEYS - state.keys():
+        raise ValueError(f"{path} is no checkpoint of a training run; start again in another folder")
     length = ("steps", "minutes", "device", "bf16")  # these may change between stretches of one run
     for what, theirs, ours in (("config", state["config"], task.config()),
                                ("setting", state["settings"], settings)):
@@ -57,11 +62,15 @@ class Log:
         rows = []
         if after and path.exists():
             with path.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row and row[0] != "step" and int(row[0]) <= after]
+                rows = [row for row in csv.reader(file) if self.is_whole(row) and int(row[0]) <= after]
         self.seconds = float(rows[-1][1]) if rows else 0.0
         self.file = path.open("w", newline="")
         self.writer = csv.writer(self.file)
         self.writer.writerows([self.COLUMNS, *rows])
+
+    def is_whole(self, row: list[str]) -> bool:
+        """Not the header, and not a line that a full disk cut off."""
+        return len(row) == len(self.COLUMNS) and row[0].isdigit()
 
     def write(self, step: int, seconds: float, samples: int, loss: float, rate: float, norm: float) -> None:
         self.writer.writerow([step, f"{seconds:.2f}", samples, f"{loss:.6g}", f"{rate:.4g}", f"{norm:.4g}"])

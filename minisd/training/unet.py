@@ -59,10 +59,13 @@ class UNetTask(nn.Module):
         self.options, self.data, self.seed = options, data, seed
         if options.pool < 1:
             raise ValueError(f"pool={options.pool}: it must be at least 1")
-        self.tokenizer = Tokenizer.from_pretrained(Path(options.text) / "tokenizer")
+        if not 0 <= options.caption_dropout <= 1:
+            raise ValueError(f"caption_dropout={options.caption_dropout}: it must be from 0 to 1")
+        text = trained("clip", options.text)
+        self.tokenizer = Tokenizer.from_pretrained(text / "tokenizer")
         # In a list, so that the frozen networks are not part of what is trained and saved.
-        self.frozen = [VAE.from_pretrained(options.vae),
-                       TextEncoder.from_pretrained(Path(options.text) / "text_encoder")]
+        self.frozen = [VAE.from_pretrained(trained("vae", options.vae)),
+                       TextEncoder.from_pretrained(text / "text_encoder")]
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: dict[str, Tensor] = {}
@@ -78,7 +81,7 @@ class UNetTask(nn.Module):
 
     def open_unet(self) -> UNet:
         """The U-Net to begin with. It is convolutional, so that it takes latents of another size as well."""
-        start = UNet.from_pretrained(self.options.unet, dtype=torch.float32)
+        start = UNet.from_pretrained(trained("unet", self.options.unet), dtype=torch.float32)
         width = self.frozen[1].config.hidden_size
         if start.config.cross_attention_dim != width:
             raise ValueError(f"unet={self.options.unet!r} was trained with a text encoder of width "
@@ -169,6 +172,13 @@ class UNetTask(nn.Module):
         self.unet.save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
         print(f"U-Net: {self.unet.num_parameters():,} parameters")
+
+
+def trained(model: str, folder: str) -> Path:
+    """The folder of a model that must be trained before this one."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; `minisd train {model}` makes one, or name another")
+    return Path(folder)
 
 
 def to_latents(vae: VAE, images: Tensor, seeds: Iterable[int]) -> Tensor:

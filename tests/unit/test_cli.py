@@ -124,7 +124,9 @@ def test_info(tiny, capsys, kind, expected):
     ({"device": "toaster"}, "device='toaster'"),
     ({"variant": "fp16"}, "no diffusion_pytorch_model.fp16.safetensors in"),
     ({"out": "picture.jpg"}, "--out is picture.jpg; pictures are saved as .png files"),
-    ({"out": __file__}, "is a file; give a .png file or a folder"),
+    ({"out": __file__}, "is a file; name another folder"),
+    ({"out": f"{__file__}/apple.png"}, "is a file; name another folder"),
+    ({"num": 10**9}, "--num is 1000000000; it must be a whole number from 1 to 10,000"),
 ])
 def test_errors_are_one_line_and_status_2(tiny, tmp_path, capsys, options, message):
     assert run("generate", PROMPT, **{"model": tiny["sd1"], "out": tmp_path / "out"} | options) == 2
@@ -135,6 +137,37 @@ def test_errors_are_one_line_and_status_2(tiny, tmp_path, capsys, options, messa
     assert lines[0].startswith("minisd: ")
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_which_one_may_not_write_is_refused_before_the_work(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert run("generate", PROMPT, model="no/such/model", out=tmp_path / "out") == 2
+    assert f"{tmp_path / 'out'}: you may not write in {tmp_path}; name another folder" in capsys.readouterr().err
+
+
+def test_an_error_without_words_is_said_by_its_name(tiny, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(StableDiffusion, "text_to_image", fail)
+    assert run("generate", PROMPT, model=tiny["sd1"], out=tmp_path / "out") == 2
+    assert capsys.readouterr().err == "minisd: MemoryError\n"
+
+
+def test_a_long_prompt_is_cut_with_one_line(tiny, tmp_path):
+    arguments = ["generate", "cat " * 100, "--model", tiny["sd1"], "--steps", "1", "--out", tmp_path / "cat.png"]
+    done = subprocess.run([sys.executable, "-m", "minisd", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("minisd: ")]
+    assert len(said) == 1
+    assert said[0].startswith("minisd: the text 'cat cat cat")
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:the text")
+def test_a_prompt_of_wide_letters_still_fits_a_file_name(tiny, tmp_path):
+    assert run("generate", "𝕬" * 60, model=tiny["sd1"], out=tmp_path / "out", seed=2**62) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [f"{'𝕬' * 50}-{2**62}.png"]
 
 
 def test_a_prompt_without_letters_still_has_a_file_name(tiny, tmp_path):
@@ -156,6 +189,13 @@ def test_photographs_are_turned_as_their_camera_says(tmp_path):
     assert open_image(str(tmp_path / "photo.jpg")).size == (20, 40)
 
 
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGBA", "LA"])
+def test_pictures_of_other_modes_are_shown_as_they_look(tmp_path, mode):
+    name = tmp_path / f"picture.{'tiff' if mode == 'CMYK' else 'png'}"
+    Image.new("RGB", (8, 8), "white").convert(mode).save(name)
+    assert open_image(str(name)).getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_a_width_that_the_model_cannot_draw(tiny, tmp_path, picture, capsys):
     for width, message in ((60, "width is 60 pixels; it must be divisible by 8"), (0, "width is 0 pixels")):
         assert run("img2img", PROMPT, picture, model=tiny["sd1"], out=tmp_path / "out", width=width) == 2
@@ -164,9 +204,19 @@ def test_a_width_that_the_model_cannot_draw(tiny, tmp_path, picture, capsys):
 
 def test_pictures_that_cannot_be_opened(tiny, tmp_path, capsys, picture):
     (tmp_path / "words.png").write_text("these are words")
-    for path, message in ((tmp_path / "none.png", "there is no picture"), (tmp_path / "words.png", "is not a picture"),
-                          (tmp_path, "directory")):
-        assert run("img2img", PROMPT, path, model=tiny["sd1"], out=tmp_path / "out") == 2
+    (tmp_path / "half.png").write_bytes(picture.read_bytes()[:5000])
+    (tmp_path / "chunk.png").write_bytes(picture.read_bytes()[:33] + b"junk" * 9)
+    grey = np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    Image.fromarray((grey / 65535).astype(np.float32)).save(tmp_path / "deep.tiff")
+    Image.new("RGBA", (64, 64), (255, 0, 0, 100)).save(tmp_path / "glass.png")
+    for path, message in (("none.png", "there is no picture"), ("words.png", "is not a picture"),
+                          ("half.png", "half.png is not a picture"), ("chunk.png", "chunk.png is not a picture"),
+                          (".", "directory"), ("deep.png", "deep.png has more than 8 bits a value (mode I;16)"),
+                          ("deep.tiff", "deep.tiff has more than 8 bits a value (mode F)"),
+                          ("glass.png", "glass.png is transparent in places; save it without transparency")):
+        # the model is not even looked for
+        assert run("img2img", PROMPT, tmp_path / path, model="no/such/model", out=tmp_path / "out") == 2
         error = capsys.readouterr().err
         assert message in error
         assert len(error.strip().splitlines()) == 1

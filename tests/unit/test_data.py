@@ -1,6 +1,8 @@
 """The data set: what is in it, how scenes are drawn and described, the split, and damaged files."""
 
+import io
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -341,10 +343,19 @@ def test_missing_file(folder, name):
         EmojiData("core", folder)
 
 
-@pytest.mark.parametrize("keep", [0, 1000, 1_000_000])
-def test_damaged_sheet(folder, keep):
+def png(chunk: bytes) -> bytes:
+    """A PNG of 20,000 × 20,000 pixels, so it says, or with a chunk that is none."""
+    file = io.BytesIO()
+    Image.new("RGBA", (8, 8)).save(file, "PNG")
+    whole = file.getvalue()
+    return whole[:33] + chunk + whole[41:] if chunk else whole[:16] + struct.pack(">II", 20_000, 20_000) + whole[24:]
+
+
+@pytest.mark.parametrize("content", [lambda sheet: b"", lambda sheet: sheet[:1000], lambda sheet: sheet[:1_000_000],
+                                     lambda sheet: png(b""), lambda sheet: png(b"\0\0\0\x04\x01\x02\x03\x04")])
+def test_damaged_sheet(folder, content):
     (folder / "flat.webp").unlink()
-    (folder / "flat.webp").write_bytes((EMOJI / "flat.webp").read_bytes()[:keep])
+    (folder / "flat.webp").write_bytes(content((EMOJI / "flat.webp").read_bytes()))
     with pytest.raises(ValueError, match=r"flat\.webp is damaged"):
         EmojiData("core", folder)
 
@@ -363,6 +374,7 @@ def test_sheet_of_another_size(folder):
     (lambda records: [*records[:-1], {**records[-1], "name": "pizza"}], "each name used once"),
     (lambda records: [{"index": 0, "name": "pizza"}], "captions.json is damaged: .*missing"),
     (lambda records: {"pizza": 1}, "captions.json is damaged"),
+    (lambda records: [{**records[0], "name": ["pizza"]}], "captions.json is damaged: unhashable"),
 ])
 def test_captions_that_do_not_fit(folder, change, message):
     rewrite_captions(folder, change)

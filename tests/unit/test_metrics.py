@@ -1,6 +1,7 @@
 """The numbers that say how good a model is, on cases with known answers."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,6 +122,26 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
     assert "| scheduler euler |" in capsys.readouterr().out
     with Image.open(tmp_path / "metrics.png") as picture:
         assert picture.width > 1000
+
+
+def test_a_judge_must_know_what_it_judges(data):
+    judge = Classifier(concepts=["red apple"], styles=data.styles, backgrounds=list(data.backgrounds))
+    with pytest.raises(ValueError, match=r"the classifier was never taught .*; it must know all of the data"):
+        metrics.Judge(judge, data)
+
+
+def test_evaluate_says_before_its_work_that_it_cannot_save(tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    assert cli.main(["evaluate", "--model", "no/such/model", "--out", str(tmp_path / "taken")]) == 2
+    assert "taken is a file; name another folder" in capsys.readouterr().err
+
+
+def test_evaluate_is_for_pictures_that_the_judge_knows(capsys, monkeypatch):
+    sd = StableDiffusion.from_pretrained("mini")
+    sd.unet.config = replace(sd.unet.config, sample_size=128)
+    monkeypatch.setattr(StableDiffusion, "from_pretrained", lambda *args, **kwargs: sd)
+    assert cli.main(["evaluate", "--model", "large"]) == 2
+    assert "--model large draws 512×512 pixels; the judge knows pictures of 64×64 only" in capsys.readouterr().err
 
 
 def test_evaluate_needs_two_of_each(capsys):

@@ -153,7 +153,46 @@ def test_damaged_state_is_named(tmp_path, damage):
         train(Toy(), settings(steps=30), tmp_path, resume=True, quiet=True)
 
 
+@pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {"config": {}, "settings": {}}])
+def test_another_file_of_torch_is_no_state(tmp_path, content):
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt is no checkpoint of a training run"):
+        train(Toy(), settings(), tmp_path, resume=True, quiet=True)
+
+
+def test_a_line_that_a_full_disk_cut_off_is_dropped(tmp_path):
+    train(Toy(signal_at=12), settings(), tmp_path, quiet=True)
+    for half in ("1", "14,0.1", "13,0.", "x,1,2,3,4,5"):
+        with (tmp_path / "log.csv").open("a") as file:
+            file.write(half)
+        train(Toy(signal_at=0), settings(), tmp_path, resume=True, quiet=True)
+    with (tmp_path / "log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == [str(step) for step in range(1, 18)]
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"taken is a file; name another folder"):
+        train(Toy(), settings(), tmp_path / "taken" / "run", quiet=True)
+
+
+def test_ctrl_c_while_saving_leaves_no_half_file(tmp_path, monkeypatch):
+    train(Toy(signal_at=5), settings(), tmp_path, quiet=True)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def press(state, path):
+        Path(path).write_bytes(b"half a check")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.torch, "save", press)
+    with pytest.raises(KeyboardInterrupt):
+        train(Toy(), settings(), tmp_path, resume=True, quiet=True)
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
+
+
 @pytest.mark.parametrize(("name", "value"), [
+    ("seed", -1), ("seed", 2**32),
     ("batch_size", 0), ("learning_rate", -1.0), ("learning_rate", math.nan), ("warmup", 0), ("clip", 0.0),
     ("steps", -5), ("ema", 1.0), ("weight_decay", -0.1), ("device", "abacus")])
 def test_impossible_settings_are_named(name, value):
@@ -249,6 +288,19 @@ def test_unet_begins_at_32_pixels_and_goes_on_at_64(trained, tmp_path):
     for name, parameter in large.unet.named_parameters():
         assert torch.equal(parameter, exported[name])
         assert parameter.requires_grad
+
+
+@pytest.mark.parametrize(("missing", "model"), [("vae", "vae"), ("text", "clip"), ("unet", "unet")])
+def test_what_must_be_trained_first_is_said(trained, missing, model):
+    options = {"vae": str(trained / "vae/vae"), "text": str(trained / "clip"), "unet": str(trained / "unet/unet")}
+    with pytest.raises(FileNotFoundError, match=f"there is no folder not/here; `minisd train {model}` makes one"):
+        inpaint.InpaintTask(inpaint.InpaintOptions(**options | {missing: "not/here"}), EmojiData("core"))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, math.nan])
+def test_captions_are_dropped_in_a_share_of_cases(share):
+    with pytest.raises(ValueError, match=f"caption_dropout={share}: it must be from 0 to 1"):
+        unet.UNetTask(unet.Options(caption_dropout=share), EmojiData("core"))
 
 
 def test_unet_of_another_text_encoder_is_refused(trained, tmp_path):
