@@ -67,7 +67,7 @@ def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
         ValueError: a damaged file, or a pickle that holds anything but tensors: such a file can run code, and is
             not opened.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return read_safetensors(path), None
     try:
         with torch.serialization.safe_globals(HARMLESS):  # zip files only: older ones cannot be memory-mapped

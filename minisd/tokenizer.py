@@ -217,11 +217,13 @@ class Tokenizer:
         """
         folder = Path(folder)
         if (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-            model = read_json(folder / "tokenizer.json").get("model", {})
-            if model.get("type") != "BPE" or model.get("end_of_word_suffix") != END_OF_WORD:
+            model = read_json(folder / "tokenizer.json").get("model")
+            model = model if isinstance(model, dict) else {}
+            vocab, lines = model.get("vocab"), model.get("merges")
+            if (model.get("type"), model.get("end_of_word_suffix")) != ("BPE", END_OF_WORD) or not (
+                    isinstance(vocab, dict) and isinstance(lines, list)):
                 raise ValueError(f"{folder / 'tokenizer.json'} is not of a CLIP tokenizer: its model must be BPE, with "
-                                 f"{END_OF_WORD} behind words")
-            vocab, lines = model.get("vocab", {}), model.get("merges", [])
+                                 f"{END_OF_WORD} behind words, a vocabulary and merges")
         elif missing := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
             raise FileNotFoundError(f"no {' and no '.join(missing)} in {folder}, and no tokenizer.json instead")
         else:
@@ -231,10 +233,10 @@ class Tokenizer:
             except UnicodeDecodeError as error:
                 raise ValueError(f"{folder / 'merges.txt'} is damaged: it is not UTF-8 text ({error})") from None
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
-        merges = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
         try:
+            merges = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
             return cls(vocab, merges, pad_id=padding_id(folder, vocab))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # a merge of something else than strings is a TypeError
             raise ValueError(f"{folder}: {error}") from None
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -268,8 +270,8 @@ def padding_id(folder: Path, vocab: dict[str, int]) -> int | None:
     """The padding token that a folder's config names; None if it names none."""
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file() and (token := read_json(folder / name).get("pad_token")) is not None:
-            token = token["content"] if isinstance(token, dict) else token
-            if token not in vocab:
+            token = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(token, str) or token not in vocab:
                 raise ValueError(f"{name}: pad_token {token!r} is not in the vocabulary")
             return vocab[token]
     return None

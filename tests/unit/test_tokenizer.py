@@ -237,6 +237,26 @@ def test_tokenizer_json_of_another_model(tmp_path):
         Tokenizer.from_pretrained(tmp_path)
 
 
+BPE = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"<|startoftext|>": 0, "<|endoftext|>": 1}, "merges": []}
+
+
+@pytest.mark.parametrize("model", [None, [], BPE | {"vocab": None}, BPE | {"vocab": ["a"]}, BPE | {"merges": None},
+                                   BPE | {"merges": [5]}, BPE | {"merges": [[1, 2]]}, BPE | {"merges": [["a", ["b"]]]}])
+def test_tokenizer_json_of_other_types(tmp_path, model):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": BPE}))
+    assert Tokenizer.from_pretrained(tmp_path).vocab_size == 2
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("token", [5, [], {}, {"content": None}, {"content": ["!"]}, True])
+def test_padding_tokens_that_are_no_words(folder, token):
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": token}))
+    with pytest.raises(ValueError, match=r"special_tokens_map.json: pad_token .* is not in the vocabulary"):
+        Tokenizer.from_pretrained(folder)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------
 
 
