@@ -127,6 +127,53 @@ def test_batches_negative_prompts_and_other_sizes(tiny):
     torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
+def generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+
+
+@pytest.fixture(scope="module")
+def oblong() -> dict:
+    """Two pictures that are not square, with masks whose edges lie between latents."""
+    rng = np.random.default_rng(1)
+    pictures = [Image.fromarray(rng.integers(0, 256, (48, 72, 3), dtype=np.uint8)) for _ in range(2)]
+    masks = torch.zeros(2, 1, 48, 72)
+    masks[0, :, 5:27, 3:50], masks[1, :, 20:, 33:71] = 1, 1
+    return {"pictures": pictures, "masks": masks}
+
+
+@pytest.mark.parametrize("strength", [0.45, 0.8])
+def test_batches_of_oblong_pictures(pair, oblong, strength):
+    """Two prompts, negative prompts, pictures, masks and generators at once."""
+    ours, theirs = pair
+    negative, size = ["a dog", "small"], {"height": 48, "width": 72}
+    expected = draw(as_job(theirs, StableDiffusionImg2ImgPipeline), CAPTIONS, image=oblong["pictures"],
+                    negative_prompt=negative, strength=strength, generator=generators(), **SHARED)
+    actual = ours.image_to_image(CAPTIONS, oblong["pictures"], strength, negative, generator=generators(), output="pt",
+                                 progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
+    expected = draw(as_job(theirs, StableDiffusionInpaintPipeline), CAPTIONS, image=oblong["pictures"],
+                    mask_image=oblong["masks"], masked_image_latents=torch.zeros(2, 4, 6, 9), negative_prompt=negative,
+                    strength=strength, generator=generators(), **size, **SHARED)
+    actual = ours.inpaint(CAPTIONS, oblong["pictures"], oblong["masks"], strength, negative, generator=generators(),
+                          output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_batches_with_nine_channels(tiny, oblong, name, strength):
+    ours = StableDiffusion.from_pretrained(tiny["sd1-inpaint"])
+    theirs = theirs_from(tiny["sd1-inpaint"], StableDiffusionInpaintPipeline)
+    config = json.loads((tiny["sd1-inpaint"] / "scheduler/scheduler_config.json").read_text())
+    ours.set_scheduler(getattr(minisd, name).from_config(config))
+    theirs.scheduler = getattr(diffusers, name).from_config(config)
+    expected = draw(theirs, CAPTIONS, image=oblong["pictures"], mask_image=oblong["masks"], height=48, width=72,
+                    strength=strength, generator=generators(), **SHARED)
+    actual = ours.inpaint(CAPTIONS, oblong["pictures"], oblong["masks"], strength, generator=generators(), output="pt",
+                          progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
 def test_no_guidance(tiny, latents):
     ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
     settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "latents": latents}
@@ -136,7 +183,7 @@ def test_no_guidance(tiny, latents):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_schedulers_are_interchangeable(tiny, latents, name):
+def test_schedulers_are_interchangeable(tiny, latents, image, name):
     """Ours in their pipeline, and theirs in ours, both draw what theirs draws at home."""
     ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
     config = json.loads((tiny["sd1"] / "scheduler/scheduler_config.json").read_text()) | {"clip_sample": False}
@@ -148,6 +195,12 @@ def test_schedulers_are_interchangeable(tiny, latents, name):
     theirs.scheduler = getattr(minisd, name).from_config(config)
     torch.testing.assert_close(draw(theirs, CAPTIONS[0], latents=latents, generator=seeded(), **SHARED), expected,
                                **TOLERANCE)
+    settings = {"image": image, "strength": 0.6, "generator": seeded()} | SHARED
+    theirs.scheduler = getattr(diffusers, name).from_config(config)
+    expected = draw(as_job(theirs, StableDiffusionImg2ImgPipeline), CAPTIONS[0], **settings)
+    settings["generator"] = seeded()
+    actual = ours.image_to_image(CAPTIONS[0], output="pt", progress=False, **settings)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd1-inpaint", "sd2"])

@@ -73,7 +73,9 @@ def test_image_k_of_a_batch_is_the_image_that_its_seed_gives_alone(exact, image,
 
 
 @pytest.mark.parametrize("strength", [0.7, 1.0])
-def test_seeds_with_nine_channels(inpainter, image, mask, strength):
+@pytest.mark.parametrize("scheduler", ["ddim", *STOCHASTIC])
+def test_seeds_with_nine_channels(inpainter, image, mask, strength, scheduler):
+    inpainter.set_scheduler(scheduler)
     settings = {"strength": strength, "output": "pt"} | QUICK
     together = inpainter.inpaint(CAPTIONS[0], image, mask, seed=5, num_images=2, **settings)
     alone = torch.cat([inpainter.inpaint(CAPTIONS[0], image, mask, seed=5 + k, **settings) for k in range(2)])
