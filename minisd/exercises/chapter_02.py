@@ -1,5 +1,7 @@
 """Checks of notebook 02, DDPM."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -16,30 +18,90 @@ def clean(x_t, noise, a):
     return (x_t - (1 - a) ** 0.5 * noise) / a**0.5
 
 
-def variance(now, before):
-    return (1 - now / before) * (1 - before) / (1 - now)
-
-
-def mean(x_t, x0, now, before):
-    alpha = now / before
-    return before**0.5 * (1 - alpha) / (1 - now) * x0 + alpha**0.5 * (1 - before) / (1 - now) * x_t
+# now and before, the two ᾱ of a step
+STEPS = ((0.5, 0.52), (0.1, 0.3), (0.9, 0.99))
 
 
 def mean_cases() -> list[tuple]:
     generator = torch.Generator().manual_seed(0)
-    x_t, x0 = torch.randn(2, 5, generator=generator), torch.randn(2, 5, generator=generator)
-    return [(x_t, x0, now, before) for now, before in ((0.5, 0.52), (0.1, 0.3), (0.9, 0.99))]
+    x_t, noise = torch.randn(2, 5, generator=generator), torch.randn(2, 5, generator=generator)
+    return [(x_t, noise, now, before) for now, before in STEPS]
 
 
-def weight_cases() -> list[tuple]:
+def posterior_mean(x_t, x0, now, before):
+    alpha = now / before
+    return before**0.5 * (1 - alpha) / (1 - now) * x0 + alpha**0.5 * (1 - before) / (1 - now) * x_t
+
+
+def variance(now, before):
+    return (1 - now / before) * (1 - before) / (1 - now)
+
+
+def mean(x_t, noise, now, before):
+    return (x_t - (1 - now / before) / (1 - now) ** 0.5 * noise) / (now / before) ** 0.5
+
+
+def old_noise(now, before):
+    return (now / before) ** 0.5 * (1 - before) / (1 - now) ** 0.5
+
+
+def noise_cases() -> list[tuple]:
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(6, 4, generator=generator)
     return [(a**0.5 * data[2] + 0.3 * torch.randn(4, generator=generator), data, a) for a in (0.9, 0.4, 0.05)]
 
 
-def weights(x_t: Tensor, data: Tensor, a: float, scaled: bool = True, half: bool = True, root: bool = False) -> Tensor:
+def vote(x_t: Tensor, data: Tensor, a: float, scaled: bool = True, half: bool = True, root: bool = False) -> Tensor:
+    """The best guess of x0."""
     distances = (x_t - (a**0.5 if scaled else 1) * data).square().sum(dim=1)
-    return (-(distances.sqrt() if root else distances) / ((2 if half else 1) * (1 - a))).softmax(dim=0)
+    return (-(distances.sqrt() if root else distances) / ((2 if half else 1) * (1 - a))).softmax(dim=0) @ data
+
+
+def best_noise(x_t: Tensor, data: Tensor, a: float, **wrong) -> Tensor:
+    return (x_t - a**0.5 * vote(x_t, data, a, **wrong)) / (1 - a) ** 0.5
+
+
+def nearest_noise(x_t: Tensor, data: Tensor, a: float) -> Tensor:
+    best = (x_t - a**0.5 * data).square().sum(dim=1).argmin()
+    return (x_t - a**0.5 * data[best]) / (1 - a) ** 0.5
+
+
+def sampler_cases() -> list[tuple]:
+    generator = torch.Generator().manual_seed(0)
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), dim=0)
+
+    def predict(x, t):
+        """Right for data whose numbers are all -1 or 1."""
+        a = alphas_cumprod[t]
+        return (x - a.sqrt() * (a.sqrt() * x / (1 - a)).tanh()) / (1 - a).sqrt()
+
+    return [(predict, alphas_cumprod, times, torch.randn(1 + len(times), 3, 2, generator=generator))
+            for times in ([700, 550, 400, 150, 30], [500, 300, 100])]
+
+
+def sampler(predict, alphas_cumprod, times, dice, spread=lambda now, before: variance(now, before) ** 0.5,
+            start: int = 1, ask_late: bool = False):
+    """`spread`: what the dice are multiplied by; `start`: which of them belongs to the first step."""
+    x = dice[0]
+    for k, t in enumerate(times):
+        last = k + 1 == len(times)
+        now, before = alphas_cumprod[t], torch.ones(()) if last else alphas_cumprod[times[k + 1]]
+        noise = predict(x, t if not ask_late else 0 if last else times[k + 1])
+        x = posterior_mean(x, clean(x, noise, now), now, before) + spread(now, before) * dice[(k + start) % len(dice)]
+    return x
+
+
+def noisy_end(predict, alphas_cumprod, times, dice):
+    """The last step ends at the last of the times, not at the clean picture."""
+    x = dice[0]
+    for k, (t, s) in enumerate(pairwise(times)):
+        now, before = alphas_cumprod[t], alphas_cumprod[s]
+        x = posterior_mean(x, clean(x, predict(x, t), now), now, before) + variance(now, before) ** 0.5 * dice[k + 1]
+    return x
+
+
+def jump(predict, alphas_cumprod, times, dice):
+    return clean(dice[0], predict(dice[0], times[0]), alphas_cumprod[times[0]])
 
 
 EXERCISES = {
@@ -53,29 +115,53 @@ EXERCISES = {
             lambda x_t, noise, a: (x_t - noise) / a**0.5,
     }),
     "2.2": Exercise(mean, mean_cases, {
-        "The two weights have changed places: with little noise left, x_t must count nearly fully.":
-            lambda x_t, x0, now, before: mean(x0, x_t, now, before),
-        "That forgets x_t: x0 is a guess, and to jump there at once is section 1's mistake.":
-            lambda x_t, x0, now, before: before**0.5 * x0,
-        "The weight of x0 holds √ᾱ of the *earlier* (cleaner) time, not of now.":
-            lambda x_t, x0, now, before: mean(x_t, x0 * (now / before) ** 0.5, now, before),
-        "x_t comes with √α, the square root of ᾱ_now / ᾱ_before.":
-            lambda x_t, x0, now, before: mean(x_t * (now / before) ** 0.5, x0, now, before),
+        "You put the noise where section 3 has x0. First make x0 of it, as in 2.1.": posterior_mean,
+        "That is x0 with the noise level of before, x_t forgotten: the jump of section 1, made smaller.":
+            lambda x_t, noise, now, before: before**0.5 * clean(x_t, noise, now),
+        "What remains must be divided by √α, with α = ᾱ_now / ᾱ_before.":
+            lambda x_t, noise, now, before: x_t - (1 - now / before) / (1 - now) ** 0.5 * noise,
+        "The noise has the weight (1-α) / √(1-ᾱ_now): you have ᾱ_before there, which is of the other time.":
+            lambda x_t, noise, now, before: (x_t - (1 - now / before) / (1 - before) ** 0.5 * noise)
+            / (now / before) ** 0.5,
+        "The noise has the weight (1-α) / √(1-ᾱ_now); the square root in the denominator is missing.":
+            lambda x_t, noise, now, before: (x_t - (1 - now / before) / (1 - now) * noise) / (now / before) ** 0.5,
+        "That takes √(1-α) of the noise away, as if this step's noise could be told from all that was there before.":
+            lambda x_t, noise, now, before: (x_t - (1 - now / before) ** 0.5 * noise) / (now / before) ** 0.5,
     }),
-    "2.3": Exercise(variance, lambda: [(0.5, 0.52), (0.1, 0.3), (0.9, 0.99)], {
-        "That is β, the variance of the step *towards* noise; on the way back x0 is known, too, so less is uncertain.":
-            lambda now, before: 1 - now / before,
-        "That is the standard deviation; the variance is its square.": lambda now, before: variance(now, before) ** 0.5,
-        "The fraction is upside down: it is (1-ᾱ_before) / (1-ᾱ_now), below one.":
-            lambda now, before: (1 - now / before) * (1 - now) / (1 - before),
+    "2.3": Exercise(old_noise, lambda: list(STEPS), {
+        "That much noise is due at the time of before. The mean keeps less, so that fresh noise finds room.":
+            lambda now, before: (1 - before) ** 0.5,
+        "That is the *fresh* noise, √β̃; what is asked for is the old noise that is left.":
+            lambda now, before: variance(now, before) ** 0.5,
+        "That is the weight of x_t. The noise in x_t has itself the weight √(1-ᾱ_now).":
+            lambda now, before: (now / before) ** 0.5 * (1 - before) / (1 - now),
+        "√α is missing: x_t comes with √α, the square root of ᾱ_now / ᾱ_before.":
+            lambda now, before: (1 - before) / (1 - now) ** 0.5,
+        "That is c²; the square root is missing.": lambda now, before: old_noise(now, before) ** 2,
     }),
-    "2.4": Exercise(weights, weight_cases, {
-        "x_t is near √ᾱ times a picture, not near the picture: scale the data first.":
-            lambda x_t, data, a: weights(x_t, data, a, scaled=False),
+    "2.4": Exercise(best_noise, noise_cases, {
+        "That is the best guess of x0. Which noise does it mean?": vote,
+        "x_t is near √ᾱ times a picture, not near the picture: scale the data where you measure distances.":
+            lambda x_t, data, a: best_noise(x_t, data, a, scaled=False),
         "A Gaussian's exponent is the squared distance over *twice* the variance.":
-            lambda x_t, data, a: weights(x_t, data, a, half=False),
-        "The distance must be squared.": lambda x_t, data, a: weights(x_t, data, a, root=True),
-        "Right, but not yet divided by their sum: weights must add up to 1.": lambda x_t, data, a: torch.exp(
-            -(x_t - a**0.5 * data).square().sum(dim=1) / (2 * (1 - a))),
+            lambda x_t, data, a: best_noise(x_t, data, a, half=False),
+        "The distance must be squared.": lambda x_t, data, a: best_noise(x_t, data, a, root=True),
+        "That is the noise if the nearest picture was it. The others have a vote, too.": nearest_noise,
+        "The guess of x0 comes off x_t with its weight, √ᾱ.":
+            lambda x_t, data, a: (x_t - vote(x_t, data, a)) / (1 - a) ** 0.5,
+        "What remains is √(1-ᾱ) times the noise: divide by that.":
+            lambda x_t, data, a: x_t - a**0.5 * vote(x_t, data, a),
+    }),
+    "2.5": Exercise(sampler, sampler_cases, {
+        "No fresh noise: all that you draw will end at one place (section 7).":
+            lambda p, a, times, dice: sampler(p, a, times, dice, lambda now, before: 0.0),
+        "The dice are multiplied by the standard deviation, the square root of the variance.":
+            lambda p, a, times, dice: sampler(p, a, times, dice, variance),
+        "That ends at the last of the times, where there is still noise. One step more, to ᾱ = 1.": noisy_end,
+        "dice[0] is what you begin with; the first step's fresh noise is dice[1].":
+            lambda p, a, times, dice: sampler(p, a, times, dice, start=0),
+        "Ask the network about the time where x is, t, not about the one where it goes.":
+            lambda p, a, times, dice: sampler(p, a, times, dice, ask_late=True),
+        "That is one jump from noise to x0, section 1's mistake.": jump,
     }),
 }
