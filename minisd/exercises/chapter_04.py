@@ -52,6 +52,10 @@ EXERCISES = {
             lambda m, v, noise: m + v.abs().sqrt() * noise,
         "The noise is not scaled: each number has its own standard deviation.": lambda m, v, noise: m + noise,
         "This is the mode: no dice were rolled.": lambda m, v, noise: m,
+        "The mean is missing: a draw lies around it.": lambda m, v, noise: (0.5 * v).exp() * noise,
+        "Only the noise is scaled; the mean stays where it is.": lambda m, v, noise: (0.5 * v).exp() * (m + noise),
+        "The standard deviation belongs to the noise, not to the mean.":
+            lambda m, v, noise: (0.5 * v).exp() * m + noise,
     }),
     "4.2": Exercise(kl, clouds, {
         "The 1 is missing: a cloud with mean 0 and variance 1 must cost nothing.":
@@ -63,6 +67,13 @@ EXERCISES = {
         "That is the sum over the whole batch; wanted is one number a picture.": lambda m, v: kl(m, v).sum(),
         "You took σ where the formula has σ²: the exp of the whole logarithm, not of half of it.":
             lambda m, v: 0.5 * (m**2 + (0.5 * v).exp() - 1 - v).sum(dim=(1, 2, 3)),
+        "The exp of log_variance is σ² already: do not square it again.":
+            lambda m, v: 0.5 * (m**2 + v.exp()**2 - 1 - v).sum(dim=(1, 2, 3)),
+        "log_variance is ln σ² already: no 2 in front of it.":
+            lambda m, v: 0.5 * (m**2 + v.exp() - 1 - 2 * v).sum(dim=(1, 2, 3)),
+        "The mean enters with its square.": lambda m, v: 0.5 * (m + v.exp() - 1 - v).sum(dim=(1, 2, 3)),
+        "That is the mean over the batch; wanted is one number a picture.": lambda m, v: kl(m, v).mean(),
+        "That is one number a latent; add up those of each picture.": lambda m, v: 0.5 * (m**2 + v.exp() - 1 - v),
     }, tolerance=1e-3),
     "4.3": Exercise(lambda f, c: 3 * f**2 / c, lambda: [(8, 4), (4, 4), (8, 16), (16, 32)], {
         "Pictures shrink both ways: square the factor.": lambda f, c: 3 * f / c,
@@ -70,6 +81,9 @@ EXERCISES = {
         "You forgot the colours: three numbers a pixel.": lambda f, c: f**2 / c,
         "You forgot that latents have several channels.": lambda f, c: 3 * f**2,
         "Upside down: that is the share that is left.": lambda f, c: c / (3 * f**2),
+        "More channels mean more numbers in the latents: divide by them.": lambda f, c: 3 * f**2 * c,
+        "Only the downscaling is squared, not the channels.": lambda f, c: 3 * (f / c)**2,
+        "That holds for Stable Diffusion only; use both arguments.": lambda f, c: 48,
     }),
     "4.4": Exercise(lambda x, y: (10 * torch.log10(4 / squared(x, y))).mean(), copies, {
         "6 dB too low: from -1 to 1 the peak is 2, and its square 4.":
@@ -83,6 +97,12 @@ EXERCISES = {
         "Upside down, so the sign is wrong: better copies have more decibels.":
             lambda x, y: (10 * torch.log10(squared(x, y) / 4)).mean(),
         "One number is wanted: average over the pictures.": lambda x, y: 10 * torch.log10(4 / squared(x, y)),
+        "Decibels are made with the logarithm to base ten.": lambda x, y: (10 * torch.log(4 / squared(x, y))).mean(),
+        "That is in bels: the 10 in front is missing.": lambda x, y: torch.log10(4 / squared(x, y)).mean(),
+        "That is the mean error without its sign; square it before you average.":
+            lambda x, y: (10 * torch.log10(4 / (x - y).abs().mean(dim=(1, 2, 3)))).mean(),
+        "Mean squared error: you took the sum over the numbers of a picture.":
+            lambda x, y: (10 * torch.log10(4 / (x - y).square().sum(dim=(1, 2, 3)))).mean(),
     }),
     "4.5": Exercise(scaling_factor, with_std, {
         "That is how wide the *means* are. Draws are wider, since the clouds themselves have a width.":
@@ -91,6 +111,13 @@ EXERCISES = {
             lambda m, s: 1 / (m.std() + s.mean()),
         "That is the standard deviation itself; the factor divides by it.": lambda m, s: 1 / scaling_factor(m, s),
         "The root is missing: that is 1 / variance.": lambda m, s: scaling_factor(m, s)**2,
+        "Square each width, then average: the mean of squares is more than the square of the mean.":
+            lambda m, s: 1 / (m.var() + s.mean()**2).sqrt(),
+        "The second part wants the clouds' variances: square their widths.":
+            lambda m, s: 1 / (m.var() + s.mean()).sqrt(),
+        "That is how the clouds' widths *differ*; wanted is how wide they are, squared.":
+            lambda m, s: 1 / (m.var() + s.var()).sqrt(),
+        "That leaves out how the means differ.": lambda m, s: 1 / s.square().mean().sqrt(),
         "The first part should be the *variance* of the means, their mean square about their own mean, not about 0.":
             lambda m, s: 1 / (m.square().mean() + s.square().mean()).sqrt(),
     }, tolerance=3e-3),

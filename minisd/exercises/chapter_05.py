@@ -101,9 +101,13 @@ def couples() -> list[tuple]:
     return made
 
 
-def found(text: Tensor, pictures: Tensor) -> float:
+def verdicts(text: Tensor, pictures: Tensor) -> Tensor:
     table = F.normalize(text, dim=-1) @ F.normalize(pictures, dim=-1).T
-    return float((table.argmax(dim=1) == torch.arange(len(text))).float().mean())
+    return table.argmax(dim=1) == torch.arange(len(text))
+
+
+def found(text: Tensor, pictures: Tensor) -> float:
+    return float(verdicts(text, pictures).float().mean())
 
 
 def found_without_length(text: Tensor, pictures: Tensor) -> float:
@@ -129,6 +133,8 @@ EXERCISES = {
         "The second of the pair is still there: two ids become one, so the row gets shorter.": keeping_second,
         "Only a followed by b counts; you also merged b followed by a.":
             lambda ids, pair, new: merged(merged(ids, pair, new), pair[::-1], new),
+        "An a or a b alone stays as it is; only the two side by side are replaced.":
+            lambda ids, pair, new: [new if one in pair else one for one in ids],
     }),
     "5.3": Exercise(framed, frames, {
         "A text that is too long has lost its end token: cut the text to 75, then add the end.":
@@ -139,6 +145,12 @@ EXERCISES = {
         "The end token comes right behind the text; the padding stands after it.":
             lambda ids, start, end, pad: [start, *ids[:75], *[pad] * (75 - len(ids)), end],
         "Your rows are not 77 long: the padding is missing.": lambda ids, start, end, pad: [start, *ids[:75], end],
+        "There is no end token: it comes right behind the text, before the padding.":
+            lambda ids, start, end, pad: unframed([start, *ids[:75]], pad),
+        "One too few: beside start and end there is room for 75 tokens of text.":
+            lambda ids, start, end, pad: framed(ids[:74], start, end, pad),
+        "The padding stands in front; it belongs behind the end token.":
+            lambda ids, start, end, pad: [*[pad] * (75 - len(ids)), start, *ids[:75], end],
     }),
     "5.4": Exercise(attention, queries, {
         "Every place sees all others: hide what stands behind it.": lambda q, k, v: attention(q, k, v, ahead=None),
@@ -150,6 +162,12 @@ EXERCISES = {
         "A score of 0 is not \"nothing\": the softmax still gives it a share. Hidden scores must be -inf.":
             masked_with_zeros,
         "The softmax must run along the keys, the last dimension: each row adds up to one.": down_the_columns,
+        "Queries and keys have changed places: row i of the scores is query i, compared with all keys.":
+            lambda q, k, v: attention(k, q, v),
+        "You divided by the root of the number of places; d is the width of a query.":
+            lambda q, k, v: attention(q, k, v, scale=len(q) ** -0.5),
+        "The softmax is missing: shares are positive and add up to one.":
+            lambda q, k, v: (q @ k.T / q.shape[-1] ** 0.5).tril() @ v,
     }),
     "5.5": Exercise(found, couples, {
         "Longer vectors win here: divide each by its length first, so that only the direction counts.":
@@ -159,5 +177,8 @@ EXERCISES = {
         "That is how alike partners are on average; asked is how often the partner is the *best* of all.": likeness,
         "That is how many; divide by the number of texts.": lambda text, pictures: found(text, pictures) * len(text),
         "That is the share of those that do *not* find it.": lambda text, pictures: 1 - found(text, pictures),
+        "Each vector is divided by its own length: normalise along the width, the last dimension.":
+            lambda text, pictures: found_without_length(F.normalize(text, dim=0), F.normalize(pictures, dim=0)),
+        "That is one verdict a text; average them.": verdicts,
     }),
 }
