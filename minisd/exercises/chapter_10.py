@@ -95,6 +95,10 @@ EXERCISES = {
             lambda answer, target, mask: ((answer - target).square() * mask).sum() / mask.sum(),
         "That is the error *outside* of the hole: the mask is 1 inside.":
             lambda answer, target, mask: hole_loss(answer, target, 1 - mask),
+        "That is the root of it; the loss is the mean of the squares.":
+            lambda answer, target, mask: hole_loss(answer, target, mask).sqrt(),
+        "That is the mean of the absolute differences; square them.":
+            lambda answer, target, mask: ((answer - target).abs() * mask).sum() / (answer.shape[1] * mask.sum()),
         "That counts the whole picture; the known part must not count.":
             lambda answer, target, mask: (answer - target).square().mean(),
     }),
@@ -107,6 +111,9 @@ EXERCISES = {
                 original + soften(mask, radius) * (painted - original),
         "Painted and original have changed places.":
             lambda painted, original, mask, radius: paste_softly(original, painted, mask, radius),
+        "The softened mask and the hard one are mixed up: weigh the original with 1 minus the *same* soft mask.":
+            lambda painted, original, mask, radius:
+                soften(mask, radius, count_include_pad=False) * painted + (1 - mask) * original,
         "The square should have 2·radius + 1 pixels a side; yours is smaller.":
             lambda painted, original, mask, radius: paste_softly(painted, original, mask, radius // 2),
     }),

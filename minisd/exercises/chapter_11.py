@@ -22,12 +22,15 @@ EXERCISES = {
         "Those are gigabits; a byte has eight.": lambda parameters, bits: parameters * bits / 1e9,
         "A gigabyte is 10⁹ bytes here; you divided by 2³⁰.": lambda parameters, bits: parameters * bits / 8 / 2**30,
         "The bits count too: half precision takes half.": lambda parameters, bits: parameters * 4 / 1e9,
+        "Those are bytes; a gigabyte is 10⁹ of them.": lambda parameters, bits: parameters * bits / 8,
     }),
     "11.3": Exercise(seconds, lambda: [(20, True, 0.8, 2.5, 20.0), (50, False, 0.8, 2.5, 300.0)], {
         "With guidance every step calls the U-Net for two: with the prompt and without.":
             lambda steps, guidance, unet, decode, speed: (steps * unet + decode) / speed,
         "The picture is decoded once, at the end.":
             lambda steps, guidance, unet, decode, speed: steps * ((2 if guidance else 1) * unet + decode) / speed,
+        "Guidance concerns the U-Net only: the picture is decoded once, not for two.":
+            lambda steps, guidance, unet, decode, speed: (2 if guidance else 1) * (steps * unet + decode) / speed,
         "The decoder takes time, too.":
             lambda steps, guidance, unet, decode, speed: steps * (2 if guidance else 1) * unet / speed,
     }),
@@ -35,5 +38,6 @@ EXERCISES = {
                      lambda: [(0, 0), (1, 1), (3, 0), (2, 1, 1)], {
         "Block 0 is the first convolution: count from one.": lambda level, i, layers=2: level * (layers + 1) + i,
         "Each level has one more number, for its down-sampling.": lambda level, i, layers=2: level * layers + i + 1,
+        "That is right for two blocks a level; use `layers`.": lambda level, i, layers=2: 3 * level + i + 1,
     }),
 }

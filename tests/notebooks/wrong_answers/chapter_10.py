@@ -32,6 +32,12 @@ WRONG = {
          "    return ((answer - target) ** 2 * small_mask).sum() / small_mask.sum()", "sum over the channels"),
         ("def exercise_10_4(answer, target, small_mask):\n"
          "    return ((answer - target) ** 2).mean()", "counts the whole picture"),
+        ("def exercise_10_4(answer, target, small_mask):\n"
+         "    inside = small_mask.expand_as(answer).bool()\n"
+         "    return (answer - target)[inside].square().mean().sqrt()", "the root of it"),
+        ("def exercise_10_4(answer, target, small_mask):\n"
+         "    inside = small_mask.expand_as(answer).bool()\n"
+         "    return (answer - target)[inside].abs().mean()", "absolute differences"),
     ],
     "exercise_10_5": [
         ("def exercise_10_5(painted, original, mask, radius):\n"
@@ -40,5 +46,9 @@ WRONG = {
          "    side = 2 * radius + 1\n"
          "    soft = torch.nn.functional.avg_pool2d(mask, side, stride=1, padding=radius)\n"
          "    return soft * painted + (1 - soft) * original", "count_include_pad"),
+        ("def exercise_10_5(painted, original, mask, radius):\n"
+         "    side = 2 * radius + 1\n"
+         "    soft = torch.nn.functional.avg_pool2d(mask, side, 1, radius, count_include_pad=False)\n"
+         "    return soft * painted + (1 - mask) * original", "the *same* soft mask"),
     ],
 }
