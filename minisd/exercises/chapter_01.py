@@ -28,8 +28,14 @@ def betas_of(alphas_cumprod: Tensor) -> Tensor:
     return 1 - alphas_cumprod / before
 
 
-def half_time(alphas_cumprod: Tensor) -> int:
-    return int((alphas_cumprod < 0.5).float().argmax())
+def jump_cases() -> list[tuple]:
+    generator = torch.Generator().manual_seed(1)
+    x_s, noise = torch.randn(2, 3, 8, 8, generator=generator), torch.randn(2, 3, 8, 8, generator=generator)
+    return [(x_s, noise, a_s, a_t) for a_s, a_t in ((0.99, 0.5), (0.5, 0.1), (0.3, 0.0047))]
+
+
+def jump(x_s, noise, a_s, a_t):
+    return add_noise(x_s, noise, a_t / a_s)
 
 
 def shifted(betas: Tensor, scaled: bool, rooted: bool) -> Tensor:
@@ -61,13 +67,18 @@ EXERCISES = {
         "That is √ᾱ, what the picture is multiplied by; square it.": lambda sigma: (1 + sigma**2) ** -0.5,
         "That is the signal-to-noise ratio 1/σ², which grows without bound; ᾱ ends at 1.": lambda sigma: sigma**-2,
     }),
-    "1.3": Exercise(half_time, lambda: [(torch.cumprod(1 - betas, dim=0),) for betas in all_betas()], {
-        "One step early: at your t there is still more picture than noise (ᾱ_t is not below ½ yet).":
-            lambda a: half_time(a) - 1,
-        "You compared √ᾱ with ½. Equal shares of *variance* mean ᾱ = ½.": lambda a: half_time(a.sqrt()),
-        "That is how many times have more picture than noise, counted from the noisy end.":
-            lambda a: int((a < 0.5).sum()),
-        "Half of the steps is not half of the noise: look up where ᾱ passes ½.": lambda a: len(a) // 2,
+    "1.3": Exercise(jump, jump_cases, {
+        "That would be the leap from the clean picture. What lies before s is in x_s already; only ᾱ_t/ᾱ_s is to come.":
+            lambda x, noise, a_s, a_t: add_noise(x, noise, a_t),
+        "The picture's weight is right, the noise is too much: x_s brings some along, so what is missing to 1 is "
+        "1 - ᾱ_t/ᾱ_s.": lambda x, noise, a_s, a_t: (a_t / a_s) ** 0.5 * x + (1 - a_t) ** 0.5 * noise,
+        "The picture's weight is right, the noise is too little: the jump also shrinks the noise that was there. The "
+        "squares of the two weights add up to one.":
+            lambda x, noise, a_s, a_t: (a_t / a_s) ** 0.5 * x + (a_s - a_t) ** 0.5 * noise,
+        "The ratio is right; the weights need their square roots.":
+            lambda x, noise, a_s, a_t: a_t / a_s * x + (1 - a_t / a_s) * noise,
+        "Steps multiply: what is still to come is the ratio ᾱ_t/ᾱ_s, not a difference.":
+            lambda x, noise, a_s, a_t: add_noise(x, noise, 1 - (a_s - a_t)),
     }),
     "1.4": Exercise(betas_of, lambda: [(torch.cumprod(1 - betas, dim=0),) for betas in all_betas()], {
         "The ratio ᾱ_t / ᾱ_(t-1) is α_t; β_t is what is missing from it to 1.": lambda a: 1 - betas_of(a),

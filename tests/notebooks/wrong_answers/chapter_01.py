@@ -16,11 +16,11 @@ WRONG = {
         ("def exercise_1_2(sigma):\n    return 1 / sigma ** 2", "signal-to-noise"),
     ],
     "exercise_1_3": [
-        ("def exercise_1_3(alphas_cumprod):\n    return 500", "Half of the steps"),
-        ("def exercise_1_3(alphas_cumprod):\n"
-         "    return max(t for t, a in enumerate(alphas_cumprod) if a >= 0.5)", "One step early"),
-        ("def exercise_1_3(alphas_cumprod):\n"
-         "    return next(t for t, a in enumerate(alphas_cumprod.sqrt()) if a < 0.5)", "variance"),
+        ("def exercise_1_3(x_s, noise, a, b):\n    return b**0.5 * x_s + (1 - b) ** 0.5 * noise",
+         "the leap from the clean picture"),
+        ("def exercise_1_3(x_s, noise, a, b):\n    return (b / a)**0.5 * x_s + (1 - b) ** 0.5 * noise", "too much"),
+        ("def exercise_1_3(x_s, noise, a, b):\n    return (b / a)**0.5 * x_s + (a - b) ** 0.5 * noise", "too little"),
+        ("def exercise_1_3(x_s, noise, a, b):\n    return b / a * x_s + (1 - b / a) * noise", "square roots"),
     ],
     "exercise_1_4": [
         ("def exercise_1_4(alphas_cumprod):\n    return 1 - alphas_cumprod[1:] / alphas_cumprod[:-1]",
