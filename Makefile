@@ -8,6 +8,7 @@ NOTEBOOKS ?= $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb)
 CHAPTERS ?= $(wildcard notebooks/*.ipynb)
 ANSWERS ?= answers
 BIN := .venv/bin
+TEMPLATES := --TemplateExporter.extra_template_basedirs=notebooks/templates
 
 .PHONY: image test course notebooks html slides handout answers parity clean
 
@@ -20,18 +21,21 @@ course: .venv/ready  ## open the notebooks in JupyterLab
 notebooks: .venv/ready-dev  ## run all notebooks again, or those named in NOTEBOOKS, and store what they show
 	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
 
-html: .venv/ready-dev  ## the notebooks as pages for a browser, in out/html
-	$(BIN)/jupyter nbconvert --to html --output-dir out/html $(NOTEBOOKS)
+html: .venv/ready-dev  ## the notebooks as pages for a browser, with all pictures, in out/html
+	$(BIN)/jupyter nbconvert --to html --template page $(TEMPLATES) --output-dir out/html $(CHAPTERS)
 
 slides: .venv/ready-dev  ## the notebooks as slides for a browser, in out/slides
-	$(BIN)/jupyter nbconvert --to slides --SlidesExporter.reveal_scroll=True --SlidesExporter.reveal_width=1400 --SlidesExporter.reveal_height=900 --output-dir out/slides $(CHAPTERS)
+	$(BIN)/jupyter nbconvert --to slides --template lecture $(TEMPLATES) --TemplateExporter.exclude_input_prompt=True --TemplateExporter.exclude_output_prompt=True --SlidesExporter.reveal_scroll=True --SlidesExporter.reveal_width=1400 --SlidesExporter.reveal_height=900 --output-dir out/slides $(CHAPTERS)
 
-handout: .venv/ready-dev  ## the notebooks for students, without solutions and outputs, in out/handout
+handout: .venv/ready-dev  ## what students get, without solutions and outputs: folder out/handout, and as one file out/handout.zip
+	rm -rf out/handout out/handout.zip build
 	$(BIN)/jupyter nbconvert --to notebook --ClearOutputPreprocessor.enabled=True --output-dir out/handout $(CHAPTERS)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir out/handout .
+	cp notebooks/START.md requirements.txt out/handout
+	$(BIN)/python -m zipfile -c out/handout.zip out/handout
 
-answers: .venv/ready-dev  ## run the notebooks that students handed in, folder ANSWERS, and list what is right
-	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --allow-errors --output-dir out/answers $(ANSWERS)/*.ipynb
-	$(BIN)/python -m minisd.exercises out/answers/*.ipynb
+answers: .venv/ready  ## list which answers are right in the notebooks that students handed in, folder ANSWERS; table in out/answers.csv
+	$(BIN)/python -m minisd.exercises "$(ANSWERS)" --table out/answers.csv
 
 test: .venv/ready-dev  ## lint, then all tests; every worker gets one thread, so that they do not fight over cores
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ An exercise is one function. What is wrong with an answer is found by comparing 
 give: each chapter's file lists, beside the right function, known wrong ones and what to say about them.
 """
 
+import copy
 import importlib
 import re
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def verdict(answer: Callable, exercise: Exercise) -> str:
         except Exception as error:
             return f"not yet. It stopped with {type(error).__name__}: {error}"
     if all(value is None or value is Ellipsis for value in given):
-        return "not attempted yet."
+        return "not attempted yet." if is_stub(answer) else "not yet. It returns nothing: a `return` is missing."
     expected = [exercise.right(*copies(arguments)) for arguments in cases]
     if all(same(a, b, exercise.tolerance) for a, b in zip(given, expected)):
         return "right!"
@@ -88,7 +89,16 @@ def verdict(answer: Callable, exercise: Exercise) -> str:
 
 def copies(arguments: tuple) -> tuple:
     """The arguments, so that an answer which changes them in place spoils nothing."""
-    return tuple(value.clone() if isinstance(value, Tensor) else value for value in arguments)
+    return tuple(value.clone() if isinstance(value, Tensor) else copy.deepcopy(value) for value in arguments)
+
+
+def is_stub(answer: Callable) -> bool:
+    """Whether a function still is the `...` that it was."""
+    def stub():
+        """As in the notebooks, with a docstring."""
+        ...
+
+    return getattr(answer, "__code__", stub.__code__).co_code == stub.__code__.co_code
 
 
 def same(one, other, tolerance: float) -> bool:
@@ -99,13 +109,13 @@ def same(one, other, tolerance: float) -> bool:
         return type(one) is type(other) and one == other
     try:
         one, other = to_numbers(one), to_numbers(other)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         return False
     return one.shape == other.shape and np.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 def to_numbers(value) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+    return np.asarray(value.detach().cpu().double() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 
 def describe(given, expected) -> str:
@@ -119,5 +129,6 @@ def describe(given, expected) -> str:
     if type(given) is not type(expected) and (isinstance(expected, (str, bool, list, tuple)) or isinstance(given, str)):
         return f"The answer should be a {type(expected).__name__}; yours is a {type(given).__name__}."
     if shapes[1] is not None:
-        return f"The numbers differ by up to {np.abs(to_numbers(given) - to_numbers(expected)).max():.3g}."
+        apart = np.abs(to_numbers(given) - to_numbers(expected)).max()
+        return f"The numbers differ by up to {apart:.3g}." if np.isfinite(apart) else "Some numbers are not finite."
     return f"Called with the first of the cases that fail, it should give {expected!r:.80}; yours gives {given!r:.80}."
