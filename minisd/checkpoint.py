@@ -106,7 +106,9 @@ def download(repository: str, variant: str | None) -> Path:
     """Fetch from the Hub what the five parts need, and nothing else; the local cache serves offline."""
     from huggingface_hub import snapshot_download
 
-    weights = [f"*.{variant}*.safetensors", f"*.index.{variant}.json"] if variant else ["*.safetensors", "*.index.json"]
+    weights = ["*.safetensors", "*.index.json"]
+    if variant:  # index files have been spelt both ways
+        weights = [f"*.{variant}*.safetensors", f"*.index.{variant}.json", f"*.{variant}.*.index.json"]
     wanted = ["model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/config.json" for part in NETWORKS),
               *(f"{part}/{pattern}" for part in NETWORKS for pattern in weights)]
     unwanted = ["*non_ema*"] if variant else ["*non_ema*", "*.fp16*"]
@@ -123,6 +125,8 @@ def download(repository: str, variant: str | None) -> Path:
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
     """The diffusers layout: `model_index.json` and one folder a part."""
+    if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"{folder} is one part of a model; give the folder that holds {', '.join(NETWORKS)}")
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind not in PIPELINES:
         raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
@@ -163,7 +167,7 @@ def dtype_of(part: str, config: dict, dtype: torch.dtype) -> torch.dtype:
 
 def scheduler_class(name: str) -> type:
     """A scheduler class by its name, or by a short one ("euler")."""
-    full = SHORT_NAMES.get(name, name)
+    full = SHORT_NAMES.get(name, name) if isinstance(name, str) else name
     if full not in SHORT_NAMES.values():
         raise ValueError(f"scheduler {name!r} is not known; minisd has "
                          + ", ".join(f"{short} ({long})" for short, long in SHORT_NAMES.items()))

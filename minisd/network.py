@@ -57,7 +57,7 @@ class Config:
 def fits(name: str, value, kind) -> bool:
     """Whether a config's value is of a field's type, and not absurd: no layers by the million, no negative widths."""
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(fits(name, item, get_args(kind)[0]) for item in value)
+        return isinstance(value, tuple) and all(fits(name, item, get_args(kind)[0]) for item in value or [None])
     if get_args(kind):  # one type or another
         return any(fits(name, value, one) for one in get_args(kind))
     if kind is int:

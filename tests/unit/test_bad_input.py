@@ -158,6 +158,7 @@ def test_a_single_file_without_tensors_or_with_a_variant(tmp_path):
     ("unet", {"block_out_channels": [32, 96]}, "wrong shape: .* instead of"),
     # values of the wrong type, or absurd
     ("unet", {"block_out_channels": "wide"}, "block_out_channels='wide' makes no sense; it must be a list, each"),
+    ("unet", {"block_out_channels": []}, r"block_out_channels=\[\] makes no sense; it must be a list, each a posi"),
     ("unet", {"block_out_channels": [32, -64]}, r"block_out_channels=\[32, -64\] makes no sense"),
     ("unet", {"layers_per_block": 10**9}, "layers_per_block=1000000000 makes no sense; it must be a positive whole"),
     ("unet", {"in_channels": True}, "in_channels=True makes no sense"),
@@ -202,12 +203,17 @@ def test_pipelines_and_schedulers_of_other_models(folder):
     edit(folder / "scheduler/scheduler_config.json", _class_name="UniPCMultistepScheduler")
     with pytest.raises(ValueError, match=r"'UniPCMultistepScheduler' is not known; minisd has ddpm \(DDPMScheduler\)"):
         StableDiffusion.from_pretrained(folder)
+    edit(folder / "scheduler/scheduler_config.json", _class_name=["DDIMScheduler"])
+    with pytest.raises(ValueError, match=r"\['DDIMScheduler'\] is not known"):
+        StableDiffusion.from_pretrained(folder)
     edit(folder / "scheduler/scheduler_config.json", **scheduler, shift=3.0)
     with pytest.raises(ValueError, match=r"unknown field 'shift' \(value 3\.0\)"):
         StableDiffusion.from_pretrained(folder)
     edit(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
     with pytest.raises(ValueError, match="describes a StableDiffusionXLPipeline; minisd opens StableDiffusionPipel"):
         StableDiffusion.from_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match="unet is one part of a model; give the folder that holds unet, vae"):
+        StableDiffusion.from_pretrained(folder / "unet")
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "", "[" * 100_000])

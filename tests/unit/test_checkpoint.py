@@ -220,7 +220,9 @@ def test_hub_ids_fetch_the_five_parts_and_nothing_else(tiny, monkeypatch):
                  "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.non_ema.safetensors",
                  "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.safetensors",
                  "vae/diffusion_pytorch_model-00001-of-00002.safetensors",
-                 "vae/diffusion_pytorch_model.safetensors.index.json"]
+                 "vae/diffusion_pytorch_model.safetensors.index.json",
+                 "vae/diffusion_pytorch_model.safetensors.index.fp16.json",
+                 "text_encoder/model.fp16.safetensors.index.json"]
         asked["repository"] = repository
         asked["files"] = set(huggingface_hub.utils.filter_repo_objects(
             files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
@@ -235,7 +237,9 @@ def test_hub_ids_fetch_the_five_parts_and_nothing_else(tiny, monkeypatch):
         "vae/diffusion_pytorch_model.safetensors.index.json"}
     with pytest.raises(FileNotFoundError, match="fp16"):  # the tiny folder has no half-precision files
         StableDiffusion.from_pretrained("org/name", variant="fp16")
-    assert asked["files"] == small | {"unet/diffusion_pytorch_model.fp16.safetensors"}
+    assert asked["files"] == small | {
+        "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors.index.fp16.json",
+        "text_encoder/model.fp16.safetensors.index.json"}
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host\nand so on"), RuntimeError(), ConnectionError("refused")])
