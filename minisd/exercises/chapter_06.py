@@ -29,10 +29,11 @@ def skip_channels(widths: tuple[int, ...], layers: int, first: bool = True, halv
     return skips
 
 
-def attend(pixels, words, to_q, to_k, to_v, axis: int = -1, root: bool = True):
+def attend(pixels, words, to_q, to_k, to_v, axis: int | None = -1, power: float = 0.5):
+    """axis: over what the softmax goes; None: there is none. power: of d, by which the scores are divided."""
     q, k, v = pixels @ to_q, words @ to_k, words @ to_v
-    scores = q @ k.transpose(1, 2) / (q.shape[-1] ** 0.5 if root else 1)
-    return scores.softmax(dim=axis) @ v
+    scores = q @ k.transpose(1, 2) / q.shape[-1] ** power
+    return (scores if axis is None else scores.softmax(dim=axis)) @ v
 
 
 def words_ask(pixels, words, to_q, to_k, to_v):
@@ -106,7 +107,11 @@ EXERCISES = {
         "The softmax goes along the wrong side: the weights that one *pixel* gives to all words must add up to 1.":
             lambda *arguments: attend(*arguments, axis=1),
         "Divide the scores by √d before the softmax, or it is too sharp.":
-            lambda *arguments: attend(*arguments, root=False),
+            lambda *arguments: attend(*arguments, power=0),
+        "Divide by √d, not by d: scores grow with the root of d, since their products differ in sign.":
+            lambda *arguments: attend(*arguments, power=1),
+        "The softmax is missing: the scores must become weights that add up to 1.":
+            lambda *arguments: attend(*arguments, axis=None),
         "Here the words ask and the pixels answer, so the result has a row for each word. Queries come from pixels.":
             words_ask,
     }),

@@ -25,6 +25,8 @@ WRONG = {
          "a square"),
         ("def exercise_6_2(in_channels, out_channels, kernel):\n    return in_channels * kernel ** 2 + out_channels",
          "That is one filter"),
+        ("def exercise_6_2(in_channels, out_channels, kernel):\n"
+         "    return (out_channels * kernel ** 2 + 1) * in_channels", "one for each input channel"),
     ],
     "exercise_6_3": [
         ("def exercise_6_3(widths, layers):\n    skips = []\n    for width in widths:\n"
@@ -33,10 +35,15 @@ WRONG = {
          "        skips += [width] * (layers + 1)\n    return skips", "One too many"),
         ("def exercise_6_3(widths, layers):\n    return [widths[0]] + [w for w in widths for _ in range(layers)]",
          "halvings lay down"),
+        ("def exercise_6_3(widths, layers):\n    skips = [widths[0]]\n    for width in widths:\n"
+         "        skips += [width] * (layers + 1)\n    return skips[:-1][::-1]", "order in which they are taken"),
     ],
     "exercise_6_4": [
         (ATTEND + " / q.shape[-1] ** 0.5\n    return scores.softmax(dim=1) @ v", "along the wrong side"),
         (ATTEND + "\n    return scores.softmax(dim=-1) @ v", "Divide the scores"),
+        (ATTEND + " / q.shape[-1]\n    return scores.softmax(dim=-1) @ v", "by √d, not by d"),
+        (ATTEND + " / q.shape[-1] ** 0.5\n    return scores @ v", "softmax is missing"),
+        (ATTEND + " / q.shape[-1] ** 0.5\n    return scores.mT.softmax(dim=-1) @ q", "the words ask"),
         (ATTEND + " / q.shape[-1] ** 0.5\n    return scores.softmax(dim=-1).mT @ q", "shape (2, 9, 8)"),
     ],
     "exercise_6_5": [
@@ -44,6 +51,9 @@ WRONG = {
         (BLOCK.format("F.silu(time)") + "    return block.conv2(F.silu(block.norm2(h + shift)))", "not residual"),
         (BLOCK.format("F.silu(time)") + "    return shortcut + shift + block.conv2(F.silu(block.norm2(h)))",
          "too late"),
+        (BLOCK.format("F.silu(time)") + "    return shortcut + block.conv2(F.silu(block.norm2(h) + shift))",
+         "after norm2"),
+        (BLOCK.format("F.silu(time)") + "    return shortcut + block.conv2(F.silu(block.norm2(h)))", "time is missing"),
         (BLOCK.format("F.silu(time)") + "    return x + block.conv2(F.silu(block.norm2(h + shift)))", "stopped with"),
     ],
 }
