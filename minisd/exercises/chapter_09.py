@@ -1,5 +1,7 @@
 """Checks of notebook 09, image-to-image."""
 
+import math
+
 import torch
 
 from minisd.exercises import Exercise
@@ -8,7 +10,7 @@ TIMES = list(range(951, 0, -50))
 
 
 def strength_cases() -> list[tuple]:
-    return [(20, 0.4), (50, 0.75), (10, 0.25), (20, 1.0)]
+    return [(20, 0.4), (10, 0.37), (10, 0.33), (20, 1.0)]
 
 
 def noise_cases() -> list[tuple]:
@@ -32,8 +34,10 @@ EXERCISES = {
     "9.1": Exercise(lambda steps, strength: int(steps * strength), strength_cases, {
         "Those are the steps that are left out.": lambda steps, strength: steps - int(steps * strength),
         "Rounded down: half a step cannot be run.": lambda steps, strength: steps * strength,
-        "That is rounded to the nearest; diffusers and we round down.":
-            lambda steps, strength: int(steps * strength + 0.5001),
+        "That is rounded to the nearest; diffusers and we round down.": lambda steps, strength: round(steps * strength),
+        "That is rounded up; diffusers and we round down.": lambda steps, strength: math.ceil(steps * strength),
+        "The times count to 1000, the steps do not: it is the part of `steps` that is run.":
+            lambda steps, strength: int(1000 * strength),
     }),
     "9.2": Exercise(noisy, noise_cases, {
         "ᾱ is a share of the variance: take square roots.":
@@ -55,7 +59,13 @@ EXERCISES = {
         "That stays at `now`.": lambda x0, noise, now, then: now**0.5 * x0 + (1 - now) ** 0.5 * noise,
         "Noise of `now` with the picture of `then`: both weights belong to the time at which the step arrives.":
             lambda x0, noise, now, then: then**0.5 * x0 + (1 - now) ** 0.5 * noise,
-        "No new noise is added: going up, the noise that was found is made larger.":
-            lambda x0, noise, now, then: now**0.5 * x0 + (1 - now) ** 0.5 * noise + (now - then) ** 0.5 * noise,
+        "ᾱ is a share of the variance: take square roots.":
+            lambda x0, noise, now, then: then * x0 + (1 - then) * noise,
+        "The weights have changed places: higher up there is less of the picture and more of the noise.":
+            lambda x0, noise, now, then: (1 - then) ** 0.5 * x0 + then**0.5 * noise,
+        "That is a step of notebook 01, with the found noise for dice. Nothing is to be added: x0 and noise are known, "
+        "so mix them anew, as they are mixed at `then`.":
+            lambda x0, noise, now, then: (then / now) ** 0.5 * (now**0.5 * x0 + (1 - now) ** 0.5 * noise)
+            + (1 - then / now) ** 0.5 * noise,
     }),
 }

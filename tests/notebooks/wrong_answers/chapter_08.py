@@ -54,5 +54,11 @@ WRONG = {
         ("def exercise_8_5(guided, positive, share):\n"
          "    longer = guided * guided.std((1, 2, 3), keepdim=True) / positive.std((1, 2, 3), keepdim=True)\n"
          "    return share * longer + (1 - share) * guided", "upside down"),
+        ("def exercise_8_5(guided, positive, share):\n"
+         "    small = guided * positive.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)\n"
+         "    return share * small + (1 - share) * positive", "mixed with the positive"),
+        ("def exercise_8_5(guided, positive, share):\n"
+         "    small = guided * positive.std((2, 3), keepdim=True) / guided.std((2, 3), keepdim=True)\n"
+         "    return share * small + (1 - share) * guided", "would change colours"),
     ],
 }
