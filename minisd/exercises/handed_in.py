@@ -25,7 +25,7 @@ from pathlib import Path
 import minisd.exercises
 from minisd.exercises import find, verdict
 
-SECONDS = 60  # for one answer; those of the course take less than one
+SECONDS, STARTING = 60, 600  # for one answer (those of the course take less than one), and for a process to start
 MODULES = {"collections", "copy", "dataclasses", "functools", "itertools", "math", "matplotlib", "minisd", "numpy",
            "operator", "random", "re", "regex", "safetensors", "statistics", "torch", "typing"}
 FORBIDDEN = {"__builtins__", "__import__", "breakpoint", "compile", "eval", "exec", "globals", "input", "open"}
@@ -82,6 +82,7 @@ def judge(cells: list[Cell], leave_out: set[str], folder: str, results) -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
     minisd.exercises.check = lambda answer: None  # what the notebook imports, so that its cells print nothing
     scope = {"__name__": "__main__", "check": minisd.exercises.check}
+    results.send(("", ""))  # started
     for cell in cells:
         numbers = [number for number in exercises_in(cell) if number not in leave_out]
         for number in numbers:
@@ -106,7 +107,9 @@ def judge_apart(cells: list[Cell], leave_out: set[str]) -> tuple[dict[str, str],
         process.start()
         there.close()  # ours; so that the end of the other process is noticed
         try:
-            while here.poll(SECONDS):
+            patience = STARTING
+            while here.poll(patience):
+                patience = SECONDS
                 if (message := here.recv()) is None:
                     return said, running, ""
                 running, text = message
