@@ -81,7 +81,7 @@ class EmojiData:
     """The data set: `concepts`, their sprites in four `styles`, and scenes made of them.
 
     Args:
-        subset: "core" (some 175 concepts that a small network can learn) or "full" (all, about 1,370).
+        subset: "core" (176 concepts that a small network can learn) or "full" (all, about 1,370).
         folder: where captions.json and the sprite sheets are; by default `assets/emoji`.
 
     Raises:
