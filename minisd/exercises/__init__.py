@@ -112,7 +112,7 @@ def same(one, other, tolerance: float) -> bool:
         one, other = to_numbers(one), to_numbers(other)
     except (TypeError, ValueError, RuntimeError):
         return False
-    return one.shape == other.shape and np.allclose(one, other, rtol=tolerance, atol=tolerance)
+    return one.shape == other.shape and np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def to_numbers(value) -> np.ndarray:
@@ -126,9 +126,9 @@ def describe(given, expected) -> str:
     shapes = [tuple(value.shape) if isinstance(value, (Tensor, np.ndarray)) else None for value in (given, expected)]
     if shapes[0] != shapes[1] and shapes[1] is not None:
         return f"The answer should be a tensor of shape {shapes[1]}; yours is " + (
-            f"one of shape {shapes[0]}." if shapes[0] is not None else f"a {type(given).__name__}.")
+            f"one of shape {shapes[0]}." if shapes[0] is not None else f"of type {type(given).__name__}.")
     if type(given) is not type(expected) and (isinstance(expected, (str, bool, list, tuple)) or isinstance(given, str)):
-        return f"The answer should be a {type(expected).__name__}; yours is a {type(given).__name__}."
+        return f"The answer should be of type {type(expected).__name__}; yours is of type {type(given).__name__}."
     if shapes[1] is not None:
         apart = np.abs(to_numbers(given) - to_numbers(expected)).max()
         return f"The numbers differ by up to {apart:.3g}." if np.isfinite(apart) else "Some numbers are not finite."

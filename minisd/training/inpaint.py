@@ -26,7 +26,7 @@ def widen(unet: UNet, in_channels: int = 9) -> UNet:
 
     Source: Rombach et al. 2022, section 4.5, and the published inpainting models.
     """
-    weights = dict(unet.state_dict())
+    weights = {name: weight.clone() for name, weight in unet.state_dict().items()}  # its own: both may be trained
     old = weights["conv_in.weight"]  # (C, 4, 3, 3)
     weights["conv_in.weight"] = F.pad(old, (0, 0, 0, 0, 0, in_channels - old.shape[1]))
     return UNet.from_state_dict(unet.config.to_dict() | {"in_channels": in_channels}, weights)

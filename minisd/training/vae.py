@@ -32,6 +32,8 @@ class VAETask(nn.Module):
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__()
+        if not 0 <= (options.small or 0) <= 1:
+            raise ValueError(f"small={options.small}: it must be from 0 to 1")
         torch.manual_seed(seed)
         self.options, self.data, self.seed = options, data, seed
         self.vae = VAE(**MINI)

@@ -111,9 +111,15 @@ def test_errors_in_an_answer_are_told_and_not_raised():
     exercise = Exercise(lambda: 1, lambda: [()])
     assert verdict(exercise_0_0, exercise) == "not yet. It stopped with ZeroDivisionError: oh"
     assert verdict(lambda: 2, exercise).startswith("not yet. Called with the first of the cases that fail, it should")
-    assert verdict(lambda: "one", exercise) == "not yet. The answer should be a int; yours is a str."
+    assert verdict(lambda: "one", exercise) == "not yet. The answer should be of type int; yours is of type str."
     with pytest.raises(ValueError, match="needs at least one case"):
         verdict(lambda: 1, Exercise(lambda: 1, list))
+
+
+def test_not_a_number_is_right_where_it_is_asked_for():
+    exercise = Exercise(lambda: torch.tensor([1.0, torch.nan]), lambda: [()])
+    assert verdict(lambda: torch.tensor([1.0, torch.nan]), exercise) == "right!"
+    assert verdict(lambda: torch.tensor([torch.nan, 1.0]), exercise) != "right!"
 
 
 def test_checking_something_else():

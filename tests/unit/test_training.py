@@ -303,6 +303,12 @@ def test_captions_are_dropped_in_a_share_of_cases(share):
         unet.UNetTask(unet.Options(caption_dropout=share), EmojiData("core"))
 
 
+@pytest.mark.parametrize("share", [-0.1, 7.0, math.nan])
+def test_small_pictures_are_a_share_of_the_batches(share):
+    with pytest.raises(ValueError, match=f"small={share}: it must be from 0 to 1"):
+        vae.VAETask(vae.Options(small=share), EmojiData("core"))
+
+
 def test_unet_of_another_text_encoder_is_refused(trained, tmp_path):
     UNet(**unet.MINI, cross_attention_dim=32).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"text encoder of width 32; the one in .* has 128"):
@@ -346,6 +352,7 @@ def test_widened_unet_computes_what_it_did_before(trained):
         before, after = narrow(x, 500, context), wide(torch.cat([x, shown], dim=1), 500, context)
     assert before.std() > 0
     torch.testing.assert_close(after, before)
+    assert {p.data_ptr() for p in narrow.parameters()}.isdisjoint(p.data_ptr() for p in wide.parameters())
 
 
 def test_masks_cover_some_but_not_all():
