@@ -110,7 +110,7 @@ def heatmap(axis: Axes, table: Tensor | np.ndarray, title: str = "", signed: boo
     if signed:
         most = np.abs(table).max()
         options = {"cmap": "RdBu_r", "vmin": -most, "vmax": most} | options
-    drawn = axis.imshow(table, interpolation="nearest", **{"cmap": STYLE["image.cmap"]} | options)
+    drawn = axis.imshow(table, interpolation="nearest", **options)
     axis.grid(False)
     axis.set_title(title, fontsize=9.5)
     axis.figure.colorbar(drawn, ax=axis, fraction=0.046)
