@@ -124,8 +124,10 @@ class Network(nn.Module):
         check_fit(network.state_dict(), weights, source)
         for name, tensor in weights.items():  # as load_state_dict(assign=True) does, whose own checks take longer
             module, _, parameter = name.rpartition(".")
-            tensor = placed(tensor.to(device=device, dtype=dtype))
-            setattr(network.get_submodule(module), parameter, nn.Parameter(tensor, requires_grad=False))
+            moved = tensor.to(device=device, dtype=dtype)
+            mapped = moved is tensor and moved.dtype == torch.float32  # still in its file; looking at it takes time
+            placed = moved if mapped else channels_last(moved)
+            setattr(network.get_submodule(module), parameter, nn.Parameter(placed, requires_grad=False))
         return network.eval()
 
     @staticmethod
@@ -165,10 +167,9 @@ class OnlyShapes(TorchFunctionMode):
         return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
 
-def placed(tensor: Tensor) -> Tensor:
-    """Weights of convolutions in half precision with their channels side by side, in which they run fastest."""
-    convolution = tensor.ndim == 4 and tensor.dtype in (torch.bfloat16, torch.float16)
-    return tensor.contiguous(memory_format=torch.channels_last) if convolution else tensor
+def channels_last(x: Tensor) -> Tensor:
+    """The channels of a pixel side by side in memory, in which convolutions run fastest."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:

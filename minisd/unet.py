@@ -227,7 +227,7 @@ class UNet(Network):
         x = self.mid_block(x, time, context)
         for block in self.up_blocks:
             x = block(x, time, context, skips)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(F.silu(self.conv_norm_out(x))).contiguous()
 
     def _check(self, latents: Tensor, times: Tensor, context: Tensor) -> None:
         config = self.config

@@ -139,7 +139,7 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
             progress = step / settings.steps if settings.steps else seconds / (60 * settings.minutes)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, progress)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16), fast_attention(device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16), fast_attention(device, bf16):
                 loss = model(make_batch(settings, step, rank, world))
             optimizer.zero_grad()
             loss.backward()
@@ -213,9 +213,9 @@ def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool
     return both[0].item(), bool(both[1])
 
 
-def fast_attention(device: torch.device) -> contextlib.AbstractContextManager:
-    """On a CPU the fused attention's backward pass is the slow one: a U-Net step takes 1.2 times as long with it."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+def fast_attention(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
+    """In bfloat16 on a CPU the fused attention's backward pass makes a U-Net step 1.2 times as long."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and bf16 else contextlib.nullcontext()
 
 
 def draw_picture(task, path: Path) -> None:

@@ -196,9 +196,10 @@ def training_rows(size, device, source) -> Iterator[Row]:
         loss.backward()
         optimizer.step()
 
+    bf16 = fast_dtype(device) == torch.bfloat16
+
     def our_step():
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast_dtype(device) == torch.bfloat16), \
-                fast_attention(device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16), fast_attention(device, bf16):
             step(fused, ours)
 
     times = seconds(our_step, lambda: step(plain, lambda *given: theirs(*given).sample), device)

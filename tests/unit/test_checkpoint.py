@@ -331,3 +331,14 @@ def test_where_no_dtype_is_given(tiny, monkeypatch):
     assert sd.dtype == torch.bfloat16
     assert sd.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     assert StableDiffusion.from_pretrained("mini", device="cpu").dtype == torch.float32
+
+
+def test_convolutions_lie_channels_last_unless_that_would_read_the_whole_file(tiny):
+    halves = StableDiffusion.from_pretrained("mini", device="cpu", dtype=torch.float32)  # converted, so copied anyway
+    mapped = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", dtype=torch.float32)
+    for sd, expected in ((halves, True), (mapped, False)):
+        for network in (sd.unet, sd.vae):
+            weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+            assert {p.is_contiguous(memory_format=torch.channels_last) for p in weights} == {expected}
+    noise = torch.randn(2, 4, 16, 16)
+    assert halves.unet(noise, 500, torch.randn(2, 77, 128)).is_contiguous()
