@@ -61,12 +61,11 @@ class SpatialTransformer(nn.Module):
         channels: of the feature map.
         num_heads, context_channels: as for `TransformerBlock`.
         norm_groups: of the first group norm.
-        linear: SD 2's way, project with a linear layer over rows; SD 1 does the same by a 1×1 convolution.
+        linear: whether the weights that project in and out are a linear layer's (SD 2) or a 1×1 convolution's (SD 1).
     """
 
     def __init__(self, channels: int, num_heads: int, context_channels: int, norm_groups: int, linear: bool = False):
         super().__init__()
-        self.linear = linear
         self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, num_heads, context_channels)])
@@ -74,11 +73,14 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x: (B, C, H, W); context: (B, 77, context_channels). Returns the shape of x."""
-        h = self.norm(x)
-        h = self.proj_in(to_rows(h)) if self.linear else to_rows(self.proj_in(h))  # (B, H·W, C)
+        h = project(self.proj_in, to_rows(self.norm(x)))  # (B, H·W, C)
         h = self.transformer_blocks[0](h, context)
-        h = to_map(self.proj_out(h), x) if self.linear else self.proj_out(to_map(h, x))  # (B, C, H, W)
-        return x + h
+        return x + to_map(project(self.proj_out, h), x)
+
+
+def project(layer: nn.Linear | nn.Conv2d, rows: Tensor) -> Tensor:
+    """(B, N, in) → (B, N, out). A 1×1 convolution is a linear layer at every pixel, and over rows it is faster."""
+    return F.linear(rows, layer.weight.flatten(1), layer.bias)
 
 
 def to_rows(x: Tensor) -> Tensor:
