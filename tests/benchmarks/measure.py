@@ -40,8 +40,12 @@ def as_table(rows: list[Row]) -> str:
     return "\n".join([head, *map(str, rows)])
 
 
-def seconds(ours: Callable, theirs: Callable, device: torch.device, turns: int = 5) -> tuple[float, float]:
-    """Medians of the two, run in turn after one run each to warm up."""
+def seconds(ours: Callable, theirs: Callable, device: torch.device, turns: int = 5,
+            at_least: float = 10) -> tuple[float, float]:
+    """Medians of the two, run in turn after one run each to warm up: `turns` times and for `at_least` so many seconds.
+
+    On a machine that others use too, five runs of some milliseconds say little.
+    """
     def timed(function) -> float:
         start = time.perf_counter()
         function()
@@ -50,7 +54,10 @@ def seconds(ours: Callable, theirs: Callable, device: torch.device, turns: int =
         return time.perf_counter() - start
 
     ours(), theirs()
-    both = [(timed(ours), timed(theirs)) for _ in range(turns)]
+    end = time.perf_counter() + at_least
+    both = []
+    while len(both) < turns or time.perf_counter() < end:
+        both.append((timed(ours), timed(theirs)))
     return median(a for a, _ in both), median(b for _, b in both)
 
 

@@ -22,8 +22,15 @@ def test_a_row_says_when_its_goal_is_missed():
 
 def test_the_two_run_in_turn_after_one_run_each():
     runs = []
-    seconds(lambda: runs.append("a"), lambda: runs.append("b"), CPU, turns=2)
+    seconds(lambda: runs.append("a"), lambda: runs.append("b"), CPU, turns=2, at_least=0)
     assert runs == ["a", "b"] * 3
+
+
+def test_short_jobs_are_run_more_often():
+    runs = []
+    seconds(lambda: runs.append("a"), lambda: runs.append("b"), CPU, turns=2, at_least=0.01)
+    assert runs[:6] == ["a", "b"] * 3
+    assert len(runs) > 20
 
 
 def test_peak_counts_what_is_held_at_once():
