@@ -168,8 +168,11 @@ class OnlyShapes(TorchFunctionMode):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The channels of a pixel side by side in memory, in which convolutions run fastest."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    """The channels of a pixel side by side in memory, in which convolutions run fastest.
+
+    (`contiguous` would leave the strides of a 1 × 1 kernel as they are; gradients get these, and DDP compares them.)
+    """
+    return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:

@@ -17,7 +17,7 @@ TASKS = {
     "clip": (clip.CLIPTask, clip.Options,
              {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.02, "ema": 0.99}),
     "unet": (unet.UNetTask, unet.Options, {"batch_size": 64, "learning_rate": 8e-4}),
-    "inpaint": (inpaint.InpaintTask, inpaint.InpaintOptions, {"batch_size": 64, "learning_rate": 3e-4}),
+    "inpaint": (inpaint.InpaintTask, inpaint.InpaintOptions, {"batch_size": 64, "learning_rate": 3e-4, "ema": 0.995}),
     "classifier": (classifier.ClassifierTask, classifier.Options,
                    {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05, "ema": 0.998}),
 }

@@ -1,5 +1,6 @@
 """Fine-tune the U-Net to inpaint: show it, beside the noisy latents, the mask and the latents of the masked picture."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minisd.data import Scene
+from minisd.data import EmojiData, Scene
 from minisd.training.unet import PROMPTS, Options, UNetTask, to_latents
 from minisd.training.vae import HELD_OUT, grid
 from minisd.unet import UNet
@@ -19,6 +20,14 @@ from minisd.vae import VAE
 @dataclass(frozen=True)
 class InpaintOptions(Options):
     unet: str = "runs/unet/unet"
+    short_captions: float = 0.5  # how often the caption only names the thing: the rest must be read off what is shown
+    faster: float = 10.0  # times the learning rate, for the first convolution: its new weights begin at zero
+
+    def __post_init__(self):
+        if not 0 <= self.short_captions <= 1:
+            raise ValueError(f"short_captions={self.short_captions}: it must be from 0 to 1")
+        if not 0 < self.faster < math.inf:
+            raise ValueError(f"faster={self.faster}: it must be above 0")
 
 
 def widen(unet: UNet, in_channels: int = 9) -> UNet:
@@ -35,8 +44,22 @@ def widen(unet: UNet, in_channels: int = 9) -> UNet:
 class InpaintTask(UNetTask):
     """As the U-Net's, with a mask drawn for each scene of the pool: boxes, strokes, the object, or its background."""
 
+    def __init__(self, options: InpaintOptions, data: EmojiData, seed: int = 0):
+        super().__init__(options, data, seed)
+        self.rates = {"unet.conv_in.weight": options.faster}
+
     def make_unet(self) -> UNet:
         return widen(self.open_unet()).requires_grad_(True).train()
+
+    def config(self) -> dict:
+        return super().config() | {"short_captions": self.options.short_captions, "faster": self.options.faster}
+
+    def captions(self, captions: list[str], scenes: list[Scene], indices: range) -> list[str]:
+        """With full captions alone the network would never need to look: they say what the hidden part is like."""
+        things = [self.data.concept(scene.concept) for scene in scenes]
+        dice = [np.random.default_rng((self.seed, i, 1)).random() for i in indices]
+        return [f"{thing.article} {thing.name}".strip() if die < self.options.short_captions else caption
+                for caption, thing, die in zip(captions, things, dice)]
 
     def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], indices: range) -> dict[str, Tensor]:
         masks = torch.stack([self.mask(scene, np.random.default_rng((self.seed, i)))

@@ -14,6 +14,7 @@ import math
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,8 +119,9 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
     device = torch.device(settings.device)
     task.to(device)
     average = copy.deepcopy(task).requires_grad_(False)  # the EMA
-    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=settings.learning_rate,
-                                  betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
+    rates, groups = parameter_groups(task)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99),
+                                  weight_decay=settings.weight_decay, fused=True)
     step, seconds = load_state(state_file, task, average, optimizer, asdict(settings)) if resume else (0, 0.0)
     model = DistributedDataParallel(task) if world > 1 else task
     bf16 = fast_dtype(device) == torch.bfloat16 if settings.bf16 is None else settings.bf16
@@ -137,8 +139,8 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
             if stopping or (settings.minutes and seconds >= 60 * settings.minutes):
                 break
             progress = step / settings.steps if settings.steps else seconds / (60 * settings.minutes)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step, progress)
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate * learning_rate(settings, step, progress)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16), fast_attention(device, bf16):
                 loss = model(make_batch(settings, step, rank, world))
             optimizer.zero_grad()
@@ -178,6 +180,19 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
                           f"{state_file} holds the finished run") from None
         if stopping:
             print(f"stopped after step {step}; {state_file} holds it: go on with --resume")
+
+
+def parameter_groups(task: nn.Module) -> tuple[list[float], list[dict]]:
+    """Multiples of the learning rate, the smallest first, and the parameters that have them.
+
+    A task's `rates` names parameters (and their multiples) that are to learn faster or slower than the others.
+    """
+    rates = getattr(task, "rates", {})
+    groups = defaultdict(list)
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            groups[rates.get(name, 1.0)].append(parameter)
+    return sorted(groups), [{"params": groups[rate]} for rate in sorted(groups)]
 
 
 def learning_rate(settings: Settings, step: int, progress: float) -> float:

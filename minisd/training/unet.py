@@ -64,8 +64,8 @@ class UNetTask(nn.Module):
         text = trained("clip", options.text)
         self.tokenizer = Tokenizer.from_pretrained(text / "tokenizer")
         # In a list, so that the frozen networks are not part of what is trained and saved.
-        self.frozen = [VAE.from_pretrained(trained("vae", options.vae)),
-                       TextEncoder.from_pretrained(text / "text_encoder")]
+        self.frozen = [VAE.from_pretrained(trained("vae", options.vae), torch.float32),
+                       TextEncoder.from_pretrained(text / "text_encoder", torch.float32)]
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: dict[str, Tensor] = {}
@@ -109,6 +109,7 @@ class UNetTask(nn.Module):
             indices = range(first, min(first + 50, (rank + 1) * share))
             images, captions, scenes = self.data.batch(indices, self.seed, resolution=self.options.resolution)
             part = self.encode(vae, images, scenes, indices)
+            captions = self.captions(captions, scenes, indices)
             part["text"] = text_encoder(self.tokenizer(captions).to(self.unet.device))
             parts.append({name: tensor.half() for name, tensor in part.items()})
         with torch.autocast(self.unet.device.type, enabled=False):
@@ -118,6 +119,10 @@ class UNetTask(nn.Module):
     def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], indices: range) -> dict[str, Tensor]:
         """What the pool holds of some scenes, beside their captions."""
         return {"latents": to_latents(vae, images, indices)}
+
+    def captions(self, captions: list[str], scenes: list[Scene], indices: range) -> list[str]:
+        """What the pool's text says: the data's captions. (The inpainting task makes some of them shorter.)"""
+        return captions
 
     def forward(self, batch: Batch) -> Tensor:
         if not self.pool:

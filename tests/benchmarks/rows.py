@@ -182,9 +182,14 @@ def picture_rows(size, device, source) -> Iterator[Row]:
 
 
 def training_rows(size, device, source) -> Iterator[Row]:
-    """A step with our settings (autocast, fused AdamW) against plain ones, batch 32."""
+    """A step with our settings (autocast, fused AdamW) against plain ones, batch 32.
+
+    Then against a step as diffusers' `train_text_to_image.py` takes it, which encodes pictures and captions each time;
+    `minisd train` has encoded them once, before the first step.
+    """
     from diffusers import UNet2DConditionModel
 
+    _, pipeline = pipelines(source, device, torch.float32)
     config = json.loads((source / "unet" / "config.json").read_text())
     theirs = UNet2DConditionModel.from_config(config).to(device)
     ours = UNet(**config).to(device)
@@ -208,6 +213,20 @@ def training_rows(size, device, source) -> Iterator[Row]:
 
     times = seconds(our_step, lambda: step(plain, lambda *given: theirs(*given).sample), device)
     yield Row("training step of the mini U-Net, our settings against plain ones", *times, "s", 0.75)
+
+    side = given[0].shape[-1] * pipeline.vae_scale_factor
+    images = torch.rand(32, 3, side, side, device=device) * 2 - 1
+    ids = torch.full((32, 77), pipeline.tokenizer.eos_token_id, device=device)
+
+    def their_step():
+        with torch.no_grad():
+            latents = pipeline.vae.encode(images).latent_dist.sample() * pipeline.vae.config.scaling_factor
+            context = pipeline.text_encoder(ids)[0]
+        step(plain, lambda *_: theirs(latents, given[1], context).sample)
+
+    times = seconds(our_step, their_step, device)
+    yield Row("training step, encoded beforehand as ours against encoding in each as diffusers' script", *times, "s",
+              0.75)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
-from minisd import VAE, UNet
+from minisd import VAE, TextEncoder, Tokenizer, UNet
 from minisd.data import BACKGROUNDS, EmojiData, background_of
 from minisd.training import inpaint, loop, unet, vae
 from minisd.training.clip import CLIPTask
@@ -232,6 +232,16 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert all(a > b for a, b in pairwise(rates[5:]))
 
 
+def test_a_task_lets_some_weights_learn_faster(tmp_path, monkeypatch):
+    toy, used = Toy(), []
+    toy.rates = {"linear.bias": 10.0}
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: used.append(
+        {group["lr"]: [parameter.shape for parameter in group["params"]] for group in self.param_groups}))
+    train(toy, settings(steps=10), tmp_path, quiet=True)
+    rate = loop.learning_rate(settings(steps=10), 3, 0.3)
+    assert used[3] == {rate: [(4, 4)], 10 * rate: [(4,)]}
+
+
 # --- the real tasks -------------------------------------------------------------------------------------------
 
 
@@ -307,6 +317,37 @@ def test_captions_are_dropped_in_a_share_of_cases(share):
 def test_small_pictures_are_a_share_of_the_batches(share):
     with pytest.raises(ValueError, match=f"small={share}: it must be from 0 to 1"):
         vae.VAETask(vae.Options(small=share), EmojiData("core"))
+
+
+@pytest.mark.parametrize("wrong", [{"short_captions": 2.0}, {"short_captions": math.nan}, {"faster": 0.0}])
+def test_inpainting_options_are_checked(wrong):
+    (name, value), = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: it must be"):
+        inpaint.InpaintOptions(**wrong)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_captions_only_names_the_thing(trained, share):
+    options = inpaint.InpaintOptions(vae=str(trained / "vae/vae"), text=str(trained / "clip"),
+                                     unet=str(trained / "unet/unet"), short_captions=share)
+    task = inpaint.InpaintTask(options, EmojiData("core"))
+    assert task.rates == {"unet.conv_in.weight": 10.0}
+    _, captions, scenes = task.data.batch(range(200), 0, resolution=32)
+    made = task.captions(captions, scenes, range(200))
+    short = [f"{c.article} {c.name}".strip() for c in (task.data.concept(scene.concept) for scene in scenes)]
+    assert all(one in (long, brief) for one, long, brief in zip(made, captions, short))
+    assert sum(one == brief for one, brief in zip(made, short)) / 200 == pytest.approx(share, abs=0.12)
+    assert made[150:] == task.captions(captions[150:], scenes[150:], range(150, 200))
+
+
+def test_training_goes_on_from_weights_in_half_precision(trained, tmp_path):
+    for part, network in (("vae/vae", VAE), ("clip/text_encoder", TextEncoder), ("unet/unet", UNet)):
+        network.from_pretrained(trained / part).save_pretrained(tmp_path / part, torch.float16)
+    Tokenizer.from_pretrained(trained / "clip/tokenizer").save_pretrained(tmp_path / "clip/tokenizer")
+    options = inpaint.InpaintOptions(vae=str(tmp_path / "vae/vae"), text=str(tmp_path / "clip"),
+                                     unet=str(tmp_path / "unet/unet"), pool=8)
+    task = inpaint.InpaintTask(options, EmojiData("core"))
+    assert torch.isfinite(task(loop.make_batch(settings(batch_size=4), 0)))
 
 
 def test_unet_of_another_text_encoder_is_refused(trained, tmp_path):
