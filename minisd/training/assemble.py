@@ -1,7 +1,7 @@
 """Put trained parts together into the folder that `StableDiffusion.from_pretrained` opens.
 
     python -m minisd.training.assemble assets/mini
-    python -m minisd.training.assemble assets/mini-inpaint --unet runs/inpaint
+    python -m minisd.training.assemble assets/mini-inpaint --vae assets/mini --clip assets/mini --unet runs/inpaint
 
 Beside the half-precision weights the folder gets `training/`, each run's log, thinned out, and its curves;
 `samples.png` shows what the model draws.
@@ -31,8 +31,8 @@ def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
     """Write the five parts in fp16, and the logs and curves of the runs that made them."""
     sd = StableDiffusion(
         tokenizer=Tokenizer.from_pretrained(clip / "tokenizer"),
-        text_encoder=TextEncoder.from_pretrained(clip / "text_encoder"),
-        unet=UNet.from_pretrained(unet / "unet"), vae=VAE.from_pretrained(vae / "vae"),
+        text_encoder=TextEncoder.from_pretrained(clip / "text_encoder", torch.float32),
+        unet=UNet.from_pretrained(unet / "unet", torch.float32), vae=VAE.from_pretrained(vae / "vae", torch.float32),
         scheduler=DDIMScheduler(**SCHEDULE))
     sd.save_pretrained(folder, dtype=torch.float16)
     (folder / "training").mkdir(exist_ok=True)
