@@ -122,12 +122,13 @@ class Network(nn.Module):
             raise ValueError(f"{source}: {error}") from None
         weights = cls.published_names(weights)
         check_fit(network.state_dict(), weights, source)
+        modules = dict(network.named_modules())
         for name, tensor in weights.items():  # as load_state_dict(assign=True) does, whose own checks take longer
             module, _, parameter = name.rpartition(".")
             moved = tensor.to(device=device, dtype=dtype)
             mapped = moved is tensor and moved.dtype == torch.float32  # still in its file; looking at it takes time
             placed = moved if mapped else channels_last(moved)
-            setattr(network.get_submodule(module), parameter, nn.Parameter(placed, requires_grad=False))
+            setattr(modules[module], parameter, nn.Parameter(placed, requires_grad=False))
         return network.eval()
 
     @staticmethod
