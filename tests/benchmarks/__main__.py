@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("mini", "sd15", "sd21"), default="mini")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", nargs="+", choices=rows.GROUPS, default=rows.GROUPS, help="some groups of rows")
     parser.add_argument("--readme", metavar="PLACE", help="write README's table of that name, and the growth figure")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -47,7 +47,7 @@ def machine(device: torch.device, options: argparse.Namespace) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else (
         f"{torch.get_num_threads()} threads of a CPU with {torch.backends.cpu.get_cpu_capability()}"
         + (" and bfloat16" if fast_dtype(device) == torch.bfloat16 else ""))
-    only = f" --only {options.only}" if options.only else ""
+    only = "" if options.only == rows.GROUPS else f" --only {' '.join(options.only)}"
     return (f"Measured by `python -m tests.benchmarks --size {options.size} --device {device.type}{only}` on {name} "
             f"({platform.system()} {platform.machine()}), with torch {torch.__version__.split('+')[0]} and diffusers "
             f"{diffusers.__version__}.")

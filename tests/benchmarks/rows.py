@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,24 +17,22 @@ from minisd.vae import VAE
 from minisd.weights import assets_folder
 from tests.benchmarks.measure import Row, fresh, peak, seconds
 
+GROUPS = ("import", "loading", "U-Net", "VAE", "picture", "training", "growth")
 FIGURE = Path(__file__).resolve().parents[2] / "assets" / "figures" / "growth.png"
 SD21 = {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True}
 SD21_TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 23,
              "hidden_act": "gelu"}
 
 
-def all_rows(size: str, device: torch.device, folder: Path, only: str) -> Iterator[Row]:
-    """The rows whose group's name has `only` in it, one after the other."""
-    groups = {"import": import_rows, "loading": loading_rows, "U-Net": unet_rows, "VAE": vae_rows,
-              "picture": picture_rows, "training": training_rows, "growth": growth_rows}
-    if size == "mini":
-        del groups["growth"]
-    else:
-        del groups["training"]
+def all_rows(size: str, device: torch.device, folder: Path, only: Sequence[str]) -> Iterator[Row]:
+    """The rows of these groups, one after the other: mini is trained, Stable Diffusion is drawn larger and larger."""
+    functions = import_rows, loading_rows, unet_rows, vae_rows, picture_rows, training_rows, growth_rows
+    groups = dict(zip(GROUPS, functions))
+    del groups["growth" if size == "mini" else "training"]
     source = weights(size, folder)
     torch.manual_seed(0)
     for name, group in groups.items():
-        if only in name:
+        if name in only:
             yield from group(size, device, source)
 
 
