@@ -70,7 +70,7 @@ def test_the_readme_has_a_place_for_each_table(tmp_path, monkeypatch):
     text = (command.ROOT / "README.md").read_text(encoding="utf-8")
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     monkeypatch.setattr(command, "ROOT", tmp_path)
-    for place in ("sd15", "mini"):
+    for place in ("sd15", "sd21", "mini"):
         command.write(f"new {place}\n", place)
     again = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "<!-- benchmarks mini -->\nnew mini\n<!-- /benchmarks mini -->" in again
