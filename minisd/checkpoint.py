@@ -29,6 +29,8 @@ SHORT_NAMES = {
 # What every Stable Diffusion was trained with. Single files do not say.
 SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
                "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+# The fields of a noise schedule, and what the network says of it: another sampler changes nothing of that.
+NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
@@ -42,7 +44,7 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
             CPU.
     """
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.float32 if source in BUNDLED else fast_dtype(device))
+    dtype = dtype or (torch.float32 if str(source) in BUNDLED else fast_dtype(device))
     if device.type == "cpu" and dtype == torch.float16:
         raise ValueError("dtype=torch.float16 is about 100 times slower than float32 on a CPU; "
                          "use torch.float32 (an fp16 file is converted) or torch.bfloat16")

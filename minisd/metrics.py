@@ -161,13 +161,15 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, ste
     plan = [("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
     plan += [("steps", number, number, guidance_scale, None) for number in STEPS]
     plan += [("scheduler", name, steps, guidance_scale, name) for name in SCHEDULERS]
-    for name, value, number, scale, sampler in tqdm(plan, desc="settings", disable=not progress, leave=False):
+    try:
+        for name, value, number, scale, sampler in tqdm(plan, desc="settings", disable=not progress, leave=False):
+            sd.scheduler = scheduler
+            if sampler is not None:
+                sd.set_scheduler(sampler)
+            rows.append(row(name, value, {split: draw(sd, scenes, data, number, scale).cpu()
+                                          for split, scenes in splits.items()}))
+    finally:
         sd.scheduler = scheduler
-        if sampler is not None:
-            sd.set_scheduler(sampler)
-        rows.append(row(name, value, {split: draw(sd, scenes, data, number, scale).cpu()
-                                      for split, scenes in splits.items()}))
-    sd.scheduler = scheduler
     return rows
 
 

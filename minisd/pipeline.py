@@ -8,6 +8,7 @@ Salimans 2022, "Classifier-Free Diffusion Guidance".
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -95,6 +96,8 @@ class StableDiffusion:
             raise TypeError(f"scheduler is {scheduler!r}; it must be a name such as 'euler', or an instance")
         if isinstance(scheduler, str):
             config = {**checkpoint.SD_SCHEDULE, **self.scheduler.config}
+            defaults = config.get("_use_default_values") or []  # from_config would take the new class's for them
+            config["_use_default_values"] = [field for field in defaults if field not in checkpoint.NOISE]
             scheduler = checkpoint.scheduler_class(scheduler).from_config(config)
         self.scheduler = scheduler
 
@@ -136,9 +139,11 @@ class StableDiffusion:
         """In low-memory mode, have a network on the device for this long only."""
         if self._home:
             network.to(self._home)
-        yield
-        if self._home:
-            network.to("cpu")
+        try:
+            yield
+        finally:
+            if self._home:
+                network.to("cpu")
 
     # --- the three translations -------------------------------------------------------------------------------
 
@@ -204,7 +209,7 @@ class StableDiffusion:
         generator = make_generators(seed, generator, batch)
         check_output(output)
         timesteps = self._timesteps(num_inference_steps, strength)
-        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, "image")
+        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, num_images, "image")
         clean = self.encode_image(pixels, generator)
         noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
         latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
@@ -232,8 +237,8 @@ class StableDiffusion:
         generator = make_generators(seed, generator, batch)
         check_output(output)
         timesteps = self._timesteps(num_inference_steps, strength)
-        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, "image").to(self.device)
-        mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, "mask").to(self.device)
+        pixels = repeat(image_to_tensor(image, self.vae.downscale), batch, num_images, "image").to(self.device)
+        mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, num_images, "mask").to(self.device)
         nine_channels = self.unet.config.in_channels == 9
 
         clean = self.encode_image(pixels, generator) if strength < 1 or not nine_channels else None
@@ -331,7 +336,7 @@ class StableDiffusion:
         run = int(num_inference_steps * strength)
         if run == 0:
             raise ValueError(f"strength={strength} of {num_inference_steps} steps leaves none to run; "
-                             f"it must be at least {1 / num_inference_steps:.3g}")
+                             f"it must be at least {math.ceil(1000 / num_inference_steps) / 1000:g}")
         start = (num_inference_steps - run) * self.scheduler.order  # Heun calls the U-Net twice a step
         if hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it; spares a look at t on the GPU
             self.scheduler.set_begin_index(start)
@@ -377,9 +382,9 @@ def make_generators(seed: int | None, generator: Generator, batch: int) -> Gener
     return [torch.Generator().manual_seed(int(seed) + k) for k in range(batch)]
 
 
-def repeat(tensor: Tensor, batch: int, name: str) -> Tensor:
-    """Bring a batch of n, which must divide `batch`, to the full number: each item as often as it takes."""
-    if batch % len(tensor):
+def repeat(tensor: Tensor, batch: int, num_images: int, name: str) -> Tensor:
+    """Bring one item, or one for each prompt, or one for each picture, to the full number."""
+    if len(tensor) not in (1, batch // num_images, batch):
         raise ValueError(f"{name}: {len(tensor)} for a batch of {batch}; give one, or one for each prompt")
     return tensor.repeat_interleave(batch // len(tensor), dim=0)
 

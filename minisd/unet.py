@@ -242,7 +242,7 @@ class UNet(Network):
 
     @contextmanager
     def record_attention(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect the cross-attention maps of every call made inside the `with`.
+        """Collect the cross-attention maps of every call made inside the `with` (but of a `with` inside it).
 
             with unet.record_attention() as maps:
                 unet(latents, t, context)
@@ -252,10 +252,11 @@ class UNet(Network):
         """
         layers = {name.removesuffix(".transformer_blocks.0.attn2"): module
                   for name, module in self.named_modules() if name.endswith("attn2")}
+        before = {name: layer.recorded for name, layer in layers.items()}
         try:
             for layer in layers.values():
                 layer.recorded = []
             yield {name: layer.recorded for name, layer in layers.items()}
         finally:
-            for layer in layers.values():
-                layer.recorded = None
+            for name, layer in layers.items():
+                layer.recorded = before[name]

@@ -56,11 +56,15 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
-        for path in [p for p in folder.rglob("*") if p.is_file()]:
+        written = {new, *(path for path in new.rglob("*") if path.is_dir())}
+        for path in [p for p in folder.rglob("*") if p.is_file() or p.is_symlink()]:
             target = new / path.relative_to(folder)
-            if not target.exists() and not (target.parent.exists() and CONTRADICTS.search(path.name)):
+            if not target.exists() and not (target.parent in written and CONTRADICTS.search(path.name)):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(path, target)
+                if path.is_symlink():
+                    target.symlink_to(os.readlink(path), target_is_directory=path.is_dir())
+                else:
+                    os.link(path, target)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)

@@ -47,8 +47,11 @@ def read_cells(path: Path) -> list[Cell]:
         raise ValueError(f"not a notebook ({type(error).__name__})") from None
     found = []
     for source in sources:
-        try:
-            found.append(ast.parse(re.sub(r"(?m)^([ \t]*)[%!].*", r"\1pass", source)).body)
+        with contextlib.suppress(SyntaxError, ValueError):
+            found.append(ast.parse(source).body)
+            continue
+        try:  # once more, without what only a notebook understands: %magic, !shell, help?
+            found.append(ast.parse(re.sub(r"(?m)^([ \t]*)([%!].*|[\w.]+\?\??[ \t]*)$", r"\1pass", source)).body)
         except (SyntaxError, ValueError) as error:
             names = re.findall(r"(?m)^def (exercise_\d+_\d+)\b", source)
             found += [ast.parse(f"def {name}(*_): raise SyntaxError({str(error)!r})").body for name in names]

@@ -181,7 +181,7 @@ class Scheduler:
 
     def _end_step(self, prev: Tensor, x0: Tensor, dtype: torch.dtype) -> StepOutput:
         self.step_index += 1
-        return StepOutput(prev.to(dtype), x0.to(dtype))
+        return StepOutput(prev.to(dtype), x0.to(dtype, copy=True))  # a copy: a sampler may remember its own
 
     # --- noise ------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def spaced_timesteps(spacing: str, steps: int, train_steps: int, offset: int) ->
 
 def karras_sigmas(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> np.ndarray:
     """Noise levels that crowd where there is little noise, (steps,); Karras et al. 2022, equation 5."""
-    ramp = np.linspace(0, 1, steps)
+    ramp, sigma_max, sigma_min = np.linspace(0, 1, steps), float(sigma_max), float(sigma_min)  # roots in 16 digits
     return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
 
 

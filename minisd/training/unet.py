@@ -61,6 +61,8 @@ class UNetTask(nn.Module):
             raise ValueError(f"pool={options.pool}: it must be at least 1")
         if not 0 <= options.caption_dropout <= 1:
             raise ValueError(f"caption_dropout={options.caption_dropout}: it must be from 0 to 1")
+        if options.min_snr is not None and not options.min_snr > 0:
+            raise ValueError(f"min_snr={options.min_snr}: it must be above 0")
         text = trained("clip", options.text)
         self.tokenizer = Tokenizer.from_pretrained(text / "tokenizer")
         # In a list, so that the frozen networks are not part of what is trained and saved.

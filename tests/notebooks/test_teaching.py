@@ -364,6 +364,8 @@ FIRST, THIRD = "def exercise_9_1(steps, strength):\n    ", "def exercise_9_3(tim
 RIGHT = f"{FIRST}return int(steps * strength)"
 HANDED_IN = {  # the notebook's cells
     "right": ["import math", "def helper(x):\n    return math.floor(x)", f"{FIRST}return helper(steps * strength)"],
+    "over two lines": [f"{FIRST}return int(steps\n        % 10**9 * strength)"],
+    "notebook's words": [f"%time 1\n{RIGHT}\n\nexercise_9_1?"],
     "wrong": [f"{FIRST}return steps * strength"],
     "no return": [f"{FIRST}n = int(steps * strength)"],
     "stub": [f"{FIRST}'Returns a whole number.'\n    ..."],
@@ -385,7 +387,8 @@ HANDED_IN = {  # the notebook's cells
     "bad cells beside it": ["import os\nos.remove('keep')", "!rm keep", "while True:\n    pass", RIGHT],
 }
 SIGNS_OF = {  # of 9.1; of all others it is "?"
-    "right": "right", "wrong": "wrong", "no return": "wrong", "stub": "-", "stub below": "right", "not Python": "wrong",
+    "right": "right", "over two lines": "right", "notebook's words": "right", "wrong": "wrong", "no return": "wrong",
+    "stub": "-", "stub below": "right", "not Python": "wrong",
     "changes its arguments": "-", "printed": "wrong", "bad cells beside it": "right",
 }
 

@@ -111,6 +111,8 @@ def test_attention_maps_are_handed_out_and_change_nothing():
         before = unet(latents, 500, context)
         with unet.record_attention() as maps:
             during = unet(latents, 500, context)
+            with unet.record_attention() as inner:
+                unet(latents, 300, context)
             unet(latents, 400, context)
         after = unet(latents, 500, context)
     assert torch.equal(before, during)
@@ -118,7 +120,8 @@ def test_attention_maps_are_handed_out_and_change_nothing():
     assert set(maps) == {"down_blocks.0.attentions.0", "down_blocks.0.attentions.1", "mid_block.attentions.0",
                          "up_blocks.1.attentions.0", "up_blocks.1.attentions.1", "up_blocks.1.attentions.2"}
     for name, calls in maps.items():
-        assert len(calls) == 2  # and none from after the `with`
+        assert len(calls) == 2  # and none from after the `with`, nor from that inside it
+        assert len(inner[name]) == 1
         assert calls[0].shape == (2, 8, 16 if name.startswith("mid") else 64, 77)
         torch.testing.assert_close(calls[0].sum(-1), torch.ones(calls[0].shape[:-1]))
 

@@ -143,6 +143,12 @@ def test_any_config(name, steps, spacing, schedule, offset, prediction_type, fra
     assert_same_run(ours, theirs, steps, begin=int(fraction * (steps - 1)), dtype=torch.float64, rtol=RTOL)
 
 
+def test_karras_sigmas_of_a_schedule_that_is_stretched():
+    """Its σ are not sorted at the end, so that one rounded otherwise would be found elsewhere."""
+    ours, theirs = pair("DPMSolverMultistepScheduler", rescale_betas_zero_snr=True, use_karras_sigmas=True)
+    assert_same_run(ours, theirs, 7)
+
+
 def test_ddim_eta():
     for eta in (0.3, 1.0):
         assert_same_run(*pair("DDIMScheduler", **SD), 20, eta=eta)

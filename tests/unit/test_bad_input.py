@@ -310,6 +310,7 @@ REDRAW = [
     ({"strength": 1.01}, ValueError, "strength=1.01; it must be"),
     ({"strength": float("nan")}, ValueError, "strength=nan; it must be"),
     ({"strength": 0.2}, ValueError, "strength=0.2 of 4 steps leaves none to run; it must be at least 0.25"),
+    ({"strength": 0.333, "num_inference_steps": 3}, ValueError, "leaves none to run; it must be at least 0.334"),
     ({"image": "cat.png"}, TypeError, "image must be a Pillow image, a list of them or a tensor, not str"),
     ({"image": np.zeros((64, 64, 3))}, TypeError, "image must be a Pillow image, .* not ndarray"),
     ({"image": [grey(mode="RGB"), None]}, TypeError, "image must be a Pillow image, .* not NoneType"),

@@ -196,6 +196,21 @@ def test_atomic_folder_keeps_what_it_does_not_replace(tmp_path):
     assert {str(path): data for path, data in content(tmp_path).items()} == {"f/mine.txt": b"mine", "f/a/b.txt": b"new"}
 
 
+def test_atomic_folder_keeps_shards_and_links_where_nothing_was_written(tmp_path):
+    kept = ["config.json", "m-00001-of-00002.safetensors", "m.safetensors.index.json"]
+    (tmp_path / "f/unet").mkdir(parents=True)
+    for name in kept:
+        (tmp_path / "f/unet" / name).write_text(name)
+    (tmp_path / "f/elsewhere").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "f/dangling").symlink_to("nowhere")
+    with atomic_folder(tmp_path / "f") as new:
+        (new / "scheduler.json").write_text("new")
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
+        "dangling", "elsewhere", "scheduler.json", "unet"]
+    assert sorted(path.name for path in (tmp_path / "f/unet").iterdir()) == kept
+    assert (tmp_path / "f/elsewhere").readlink() == tmp_path
+
+
 def test_saving_over_shards_leaves_none_that_contradict(folder):
     divide(folder / "unet", "diffusion_pytorch_model", "diffusion_pytorch_model.safetensors.index.json")
     sd = StableDiffusion.from_pretrained(folder, device="cpu")

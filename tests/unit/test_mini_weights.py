@@ -1,6 +1,7 @@
 """The weights that ship: small, documented, and they draw what they are asked for."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,10 @@ def test_the_runs_that_made_them_are_kept():
         assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) / 2
     with Image.open(assets_folder() / "mini/training/curves.png") as picture:
         assert picture.width > 1000
+
+
+def test_by_whatever_name_they_are_float32(mini):
+    assert StableDiffusion.from_pretrained(Path("mini"), device="cpu").dtype == mini.dtype == torch.float32
 
 
 def test_scaling_factor_is_that_of_the_latents(mini):

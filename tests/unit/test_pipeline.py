@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minisd import PNDMScheduler, StableDiffusion
+from minisd import LMSDiscreteScheduler, PNDMScheduler, StableDiffusion
 from tests.tiny import CAPTIONS, quietly
 
 QUICK = {"num_inference_steps": 3, "progress": False}
@@ -95,6 +95,8 @@ def test_batch_of_images_and_masks(exact, image, mask):
     together = exact.inpaint(CAPTIONS, images, masks, seed=0, output="pt", **QUICK)
     alone = [exact.inpaint(CAPTIONS[k], images[k], masks[k: k + 1], seed=k, output="pt", **QUICK) for k in range(2)]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-6)
+    with pytest.raises(ValueError, match="image: 2 for a batch of 6"):  # which would belong to the second prompt?
+        exact.image_to_image([*CAPTIONS[:2], "a"], images, num_images=2, **QUICK)
 
 
 @pytest.mark.parametrize("scheduler", ALL)
@@ -202,6 +204,14 @@ def test_callback(sd, scheduler):
         assert x0.isfinite().all()
     assert torch.equal(seen[-1][2], result)
     assert not torch.allclose(seen[0][2], result)
+
+
+@pytest.mark.parametrize("scheduler", ALL)
+def test_a_callback_may_write_into_the_x0_that_it_gets(sd, scheduler):
+    sd.set_scheduler(scheduler)
+    expected, spoilt = (sd.text_to_image(CAPTIONS[0], seed=0, output="latent", callback=callback, **QUICK)
+                        for callback in (None, lambda step, t, latents, x0: x0.zero_()))
+    assert torch.equal(expected, spoilt)
 
 
 def test_callback_gives_the_x0_that_the_noise_implies(sd):
@@ -312,6 +322,13 @@ def test_schedulers_by_name_or_instance_keep_the_noise_schedule(tiny, sd):
         torch.testing.assert_close(one.scheduler.alphas_cumprod, expected)
         assert StableDiffusion.from_pretrained(tiny["sd1"], scheduler=one.scheduler).scheduler is one.scheduler
     assert type(one.scheduler).__name__ == "EulerDiscreteScheduler"
+
+
+def test_another_sampler_keeps_a_schedule_that_was_never_spelt_out(sd):
+    sd.set_scheduler(LMSDiscreteScheduler())
+    expected = sd.scheduler.alphas_cumprod
+    sd.set_scheduler("heun")  # whose own defaults are Stable Diffusion's
+    assert torch.equal(sd.scheduler.alphas_cumprod, expected)
 
 
 @pytest.mark.parametrize("by_way_of", [None, *ALL])

@@ -89,6 +89,20 @@ def test_in_low_memory_one_network_at_a_time_is_on_the_device(sd, monkeypatch):
     assert moves == ["text_encoder to cpu", "text_encoder away", "unet to cpu", "unet away", "vae to cpu", "vae away"]
 
 
+def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd, monkeypatch):
+    sd.low_memory()
+    moves = []
+    monkeypatch.setattr(sd.unet, "to", lambda device: moves.append(str(device)))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sd.text_to_image("a", callback=interrupt, num_inference_steps=2, progress=False)
+    assert len(moves) == 2
+    assert moves[-1] == "cpu"
+
+
 def test_compile_and_low_memory_exclude_each_other(tiny):
     for first, second in (("compile", "low_memory"), ("low_memory", "compile")):
         sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")

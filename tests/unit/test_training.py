@@ -313,6 +313,12 @@ def test_captions_are_dropped_in_a_share_of_cases(share):
         unet.UNetTask(unet.Options(caption_dropout=share), EmojiData("core"))
 
 
+@pytest.mark.parametrize("gamma", [0.0, -5.0, float("nan")])
+def test_min_snr_is_above_zero(gamma):
+    with pytest.raises(ValueError, match=r"min_snr=.*: it must be above 0"):
+        unet.UNetTask(unet.Options(min_snr=gamma), EmojiData("core"))
+
+
 @pytest.mark.parametrize("share", [-0.1, 7.0, math.nan])
 def test_small_pictures_are_a_share_of_the_batches(share):
     with pytest.raises(ValueError, match=f"small={share}: it must be from 0 to 1"):
