@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from minisd import schedulers, single_file
+from minisd.files import assets_folder, atomic_folder, read_json
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.unet import UNet
 from minisd.vae import VAE
-from minisd.weights import assets_folder, atomic_folder, read_json
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = ("mini", "mini-inpaint")

@@ -120,11 +120,9 @@ def train_network(options) -> None:
 def evaluate(options) -> None:
     import torch
 
-    from minisd import StableDiffusion, metrics
-    from minisd.classifier import Classifier
-    from minisd.clip import CLIP
-    from minisd.data import EmojiData
-    from minisd.weights import assets_folder, check_folder
+    from minisd import StableDiffusion
+    from minisd.emoji import CLIP, Classifier, EmojiData, evaluation
+    from minisd.files import assets_folder, check_folder
 
     if options.count < 2:
         raise ValueError(f"--count is {options.count}; a distance of two crowds needs at least 2")
@@ -134,14 +132,14 @@ def evaluate(options) -> None:
     if (side := sd.unet.config.sample_size * sd.vae.downscale) != 64:
         raise ValueError(f"--model {options.model} draws {side}×{side} pixels; the judge knows pictures of 64×64 only")
     data = EmojiData("core")
-    rows = metrics.evaluate(sd, metrics.Judge(classifier, data), options.count)
+    rows = evaluation.evaluate(sd, evaluation.Judge(classifier, data), options.count)
     remark = f"\nSeen / held-out combinations, per cent; {options.count} pictures each.\n"
     if (assets_folder() / "clip").is_dir():  # the half of CLIP that the model does not need
         clip = CLIP.from_pretrained(assets_folder() / "clip", sd.text_encoder)
-        new, heldout = (metrics.retrieval(clip, sd.tokenizer, data, split) for split in ("train", "heldout"))
+        new, heldout = (evaluation.retrieval(clip, sd.tokenizer, data, split) for split in ("train", "heldout"))
         remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
-    metrics.write_report(rows, options.out, remark)
-    print(metrics.table(rows) + remark + f"Also in {options.out}.")
+    evaluation.write_report(rows, options.out, remark)
+    print(evaluation.table(rows) + remark + f"Also in {options.out}.")
 
 
 def info(options) -> None:
@@ -189,7 +187,7 @@ def begin(options):
 
 def name_files(options) -> list[Path]:
     """--out is a .png file, or a folder; several pictures have their seeds in their names."""
-    from minisd.weights import check_folder
+    from minisd.files import check_folder
 
     if options.num > 10_000:
         raise ValueError(f"--num is {options.num}; it must be a whole number from 1 to 10,000")

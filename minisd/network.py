@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from minisd.weights import atomic_folder, load_weights, read_json, save_weights
+from minisd.files import atomic_folder, read_json
+from minisd.weights import load_weights, save_weights
 
 # Fields of published config files which say who wrote the file and not what the network is.
 METADATA = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}

@@ -16,7 +16,7 @@ import regex
 import torch
 from torch import Tensor
 
-from minisd.weights import atomic_folder, read_json
+from minisd.files import atomic_folder, read_json
 
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.

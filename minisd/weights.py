@@ -1,12 +1,5 @@
-"""Weight files: safetensors in folders, and folders that are written whole or not at all."""
+"""Weight files: safetensors, whole or in shards."""
 
-import json
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,66 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-CONTRADICTS = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON object, with an error that names the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist" + ("" if path.parent.is_dir() else
-                                f", and neither does the folder {path.parent}"))
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not an object with fields")
-    return value
-
-
-def check_folder(folder: Path) -> None:
-    """Raise an error, before any work is done, if nothing could be saved into a folder, which need not exist yet."""
-    nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path())
-    if not nearest.is_dir():
-        raise FileExistsError(f"nothing can be saved in {folder}: {nearest} is a file; name another folder")
-    if not os.access(nearest, os.W_OK):
-        raise PermissionError(f"nothing can be saved in {folder}: you may not write in {nearest}; name another folder")
-
-
-@contextmanager
-def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """A new, empty folder to write into, which takes the place of `folder` only if all went well.
-
-    Other files that were in `folder` stay (they are linked into the new one), but not those that would contradict what
-    was written: shards of the weights, and transformers' second form of a tokenizer.
-    """
-    folder = Path(folder).resolve()
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; a folder is needed to save into")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    new, old = work / "new", work / "old"
-    new.mkdir()
-    try:
-        yield new
-        written = {new, *(path for path in new.rglob("*") if path.is_dir())}
-        for path in [p for p in folder.rglob("*") if p.is_file() or p.is_symlink()]:
-            target = new / path.relative_to(folder)
-            if not target.exists() and not (target.parent in written and CONTRADICTS.search(path.name)):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if path.is_symlink():
-                    target.symlink_to(os.readlink(path), target_is_directory=path.is_dir())
-                else:
-                    os.link(path, target)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+from minisd.files import read_json
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -127,16 +61,3 @@ def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: tor
         save_file(weights, path, metadata={"format": "pt"})
     except SafetensorError as error:  # what safetensors makes of a full disk
         raise OSError(f"{path.name} could not be written into {folder.parent} ({error})") from None
-
-
-def assets_folder() -> Path:
-    """Where the weights and data that come with minisd lie: inside an installed wheel, else in the checkout.
-
-    Raises:
-        FileNotFoundError: in neither place.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "assets", package.parent / "assets"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f"no folder 'assets' in {package} or beside it; run in a checkout of minisd")

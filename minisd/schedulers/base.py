@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd.files import atomic_folder, read_json
 from minisd.schedulers.config import FIELDS, Config, check_config
 from minisd.schedulers.schedule import make_betas, predictions, spaced_timesteps, zero_terminal_snr
-from minisd.weights import atomic_folder, read_json
 
 
 class StepOutput(NamedTuple):

@@ -19,7 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from minisd import VAE, DDIMScheduler, StableDiffusion, TextEncoder, Tokenizer, UNet
-from minisd.data import STYLES, EmojiData, Scene
+from minisd.emoji.data import STYLES, EmojiData, Scene
 from minisd.images import tensor_to_images
 from minisd.training.unet import SCHEDULE
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from minisd.classifier import Classifier
-from minisd.data import EmojiData, Scene
+from minisd.emoji.classifier import Classifier
+from minisd.emoji.data import EmojiData, Scene
 from minisd.training.loop import Batch
 from minisd.training.vae import HELD_OUT, grid
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
-from minisd.clip import CLIP, contrastive_loss
-from minisd.data import BACKGROUNDS, STYLES, EmojiData
-from minisd.metrics import retrieval
+from minisd.emoji.clip import CLIP, contrastive_loss
+from minisd.emoji.data import BACKGROUNDS, STYLES, EmojiData
+from minisd.emoji.evaluation import retrieval
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch

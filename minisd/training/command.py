@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from minisd.data import EmojiData
+from minisd.emoji.data import EmojiData
 from minisd.training import classifier, clip, inpaint, loop, unet, vae
 
 # What each model is, and the settings that its trial runs liked best.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minisd.data import EmojiData, Scene
+from minisd.emoji.data import EmojiData, Scene
 from minisd.training.unet import PROMPTS, Options, UNetTask, to_latents
 from minisd.training.vae import HELD_OUT, grid
 from minisd.unet import UNet

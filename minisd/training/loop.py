@@ -28,8 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from minisd.checkpoint import fast_dtype
+from minisd.files import check_folder
 from minisd.training.state import Log, load_state, save_state
-from minisd.weights import check_folder
 
 LINE_EVERY = 100  # steps between lines of progress, where there is no terminal to show a bar
 

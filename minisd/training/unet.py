@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from minisd.blocks import ResidualBlock
-from minisd.data import EmojiData, Scene
+from minisd.emoji.data import EmojiData, Scene
 from minisd.schedulers import DDIMScheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from minisd.data import EmojiData
+from minisd.emoji.data import EmojiData
 from minisd.metrics import psnr
 from minisd.training.loop import Batch
 from minisd.vae import VAE

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from minisd.data import EmojiData
+from minisd.emoji.data import EmojiData
 
 
 def main() -> int:

@@ -11,10 +11,10 @@ from torch import nn
 
 from minisd import StableDiffusion, TextEncoder, Tokenizer, UNet, plot
 from minisd.checkpoint import SD_SCHEDULE, fast_dtype
+from minisd.files import assets_folder
 from minisd.schedulers import DDIMScheduler
 from minisd.training.loop import fast_attention
 from minisd.vae import VAE
-from minisd.weights import assets_folder
 from tests.benchmarks.measure import Row, fresh, peak, seconds
 
 GROUPS = ("import", "loading", "U-Net", "VAE", "picture", "training", "growth")

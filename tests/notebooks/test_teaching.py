@@ -15,7 +15,7 @@ import torch
 
 import minisd
 from minisd import UNet
-from minisd.clip import contrastive_loss
+from minisd.emoji.clip import contrastive_loss
 from minisd.exercises import handed_in
 from minisd.exercises.handed_in import examine, main, read_cells
 from minisd.unet import UNetConfig

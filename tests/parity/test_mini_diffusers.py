@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from minisd import StableDiffusion
-from minisd.data import EmojiData, Scene
-from minisd.weights import assets_folder
+from minisd.emoji.data import EmojiData, Scene
+from minisd.files import assets_folder
 from tests.tiny import quietly
 
 PROMPT = "a 3d render of a red apple on a blue background"

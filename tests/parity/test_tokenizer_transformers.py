@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
+from minisd.files import assets_folder
 from minisd.tokenizer import END, START, Tokenizer, clip_vocabulary
-from minisd.weights import assets_folder
 
 MERGES = assets_folder() / "clip-tokenizer" / "merges.txt"
 

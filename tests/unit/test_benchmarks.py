@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from minisd.weights import assets_folder
+from minisd.files import assets_folder
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import rows
 from tests.benchmarks.measure import Row, as_table, fresh, peak, seconds

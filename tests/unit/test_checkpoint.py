@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import minisd
 from minisd import StableDiffusion, Tokenizer, UNet, checkpoint
-from minisd.weights import atomic_folder
+from minisd.files import atomic_folder
 from tests.tiny import quietly
 
 PARTS = ("text_encoder", "unet", "vae")

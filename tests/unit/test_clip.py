@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from minisd import TextEncoder, Tokenizer
-from minisd.clip import CLIP, contrastive_loss
-from minisd.data import EmojiData
-from minisd.metrics import retrieval
-from minisd.weights import assets_folder
+from minisd.emoji.clip import CLIP, contrastive_loss
+from minisd.emoji.data import EmojiData
+from minisd.emoji.evaluation import retrieval
+from minisd.files import assets_folder
 
 
 @pytest.fixture(scope="module")

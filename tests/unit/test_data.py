@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from minisd.data import (
+from minisd.emoji.data import (
     BACKGROUNDS,
     PARAPHRASES,
     PLACES,
@@ -22,7 +22,7 @@ from minisd.data import (
     background_of,
     is_held_out,
 )
-from minisd.weights import assets_folder
+from minisd.files import assets_folder
 
 EMOJI = assets_folder() / "emoji"
 

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion, cli, metrics
-from minisd.classifier import Classifier
-from minisd.data import EmojiData, Scene
+from minisd.emoji import evaluation
+from minisd.emoji.classifier import Classifier
+from minisd.emoji.data import EmojiData, Scene
 
 CLASSIFIER = {"concepts": ["a", "b"], "styles": ["x"], "backgrounds": ["white", "blue"]}
 
@@ -67,15 +68,15 @@ def test_nearest_drawing_finds_what_was_planted(data):
     torch.manual_seed(0)
     for concept, style in (("pizza", "3d"), ("rocket", "sticker"), ("cat face", "cartoon")):
         picture = data.draw(Scene(concept, style, "blue"))
-        assert metrics.nearest_drawing(picture, "blue", data)[:2] == (concept, style)
-        found = metrics.nearest_drawing(picture + 0.3 * torch.randn_like(picture), "blue", data)
+        assert evaluation.nearest_drawing(picture, "blue", data)[:2] == (concept, style)
+        found = evaluation.nearest_drawing(picture + 0.3 * torch.randn_like(picture), "blue", data)
         assert found[:2] == (concept, style)
         assert found[2] == pytest.approx(0.3, abs=0.02)
 
 
 def test_fixed_scenes_are_fixed_plain_and_of_their_split(data):
-    seen, held_out = (metrics.fixed_scenes(data, split, 40) for split in ("train", "heldout"))
-    assert seen == metrics.fixed_scenes(data, "train", 40)
+    seen, held_out = (evaluation.fixed_scenes(data, split, 40) for split in ("train", "heldout"))
+    assert seen == evaluation.fixed_scenes(data, "train", 40)
     assert {(scene.size, scene.place, scene.paraphrase) for scene in seen + held_out} == {("usual", "centre", 0)}
 
     def allowed(scene, split):
@@ -106,9 +107,9 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
         parameter.zero_()
     judge = Classifier(concepts=[c.name for c in data.concepts], styles=data.styles, backgrounds=list(data.backgrounds))
     judge.save_pretrained(tmp_path / "judge")
-    monkeypatch.setattr(metrics, "GUIDANCE_SCALES", (1.0,))
-    monkeypatch.setattr(metrics, "STEPS", (2,))
-    monkeypatch.setattr(metrics, "SCHEDULERS", ("euler",))
+    monkeypatch.setattr(evaluation, "GUIDANCE_SCALES", (1.0,))
+    monkeypatch.setattr(evaluation, "STEPS", (2,))
+    monkeypatch.setattr(evaluation, "SCHEDULERS", ("euler",))
     monkeypatch.setattr(StableDiffusion, "from_pretrained", lambda *args, **kwargs: sd)
     before = sd.scheduler
     assert cli.main(["evaluate", "--classifier", str(tmp_path / "judge"), "--count", "3", "--out", str(tmp_path)]) == 0
@@ -127,7 +128,7 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
 def test_a_judge_must_know_what_it_judges(data):
     judge = Classifier(concepts=["red apple"], styles=data.styles, backgrounds=list(data.backgrounds))
     with pytest.raises(ValueError, match=r"the classifier was never taught .*; it must know all of the data"):
-        metrics.Judge(judge, data)
+        evaluation.Judge(judge, data)
 
 
 def test_evaluate_says_before_its_work_that_it_cannot_save(tmp_path, capsys):

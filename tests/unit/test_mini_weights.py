@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion, checkpoint
-from minisd.data import EmojiData, Scene, background_of
-from minisd.weights import assets_folder
+from minisd.emoji.data import EmojiData, Scene, background_of
+from minisd.files import assets_folder
 
 PROMPTS = [("pizza", "3d", "blue"), ("cat face", "flat", "green"), ("rocket", "cartoon", "yellow"),
            ("red apple", "sticker", "purple"), ("sunflower", "3d", "white"), ("robot", "flat", "orange")]

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minisd.files import assets_folder
 from minisd.tokenizer import BYTE_OF_SYMBOL, END, START, Tokenizer, clip_vocabulary, merge, to_symbols
-from minisd.weights import assets_folder
 
 MERGES = assets_folder() / "clip-tokenizer" / "merges.txt"
 CAPTIONS = [

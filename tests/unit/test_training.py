@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from minisd import VAE, TextEncoder, Tokenizer, UNet
-from minisd.data import BACKGROUNDS, EmojiData, background_of
+from minisd.emoji.data import BACKGROUNDS, EmojiData, background_of
 from minisd.training import inpaint, loop, unet, vae
 from minisd.training.clip import CLIPTask
 from minisd.training.clip import Options as CLIPOptions

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minisd.files import atomic_folder
 from minisd.text_encoder import TextEncoder
-from minisd.weights import atomic_folder, load_weights, save_weights
+from minisd.weights import load_weights, save_weights
 
 
 class ImageEncoder(nn.Module):

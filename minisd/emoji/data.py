@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minisd.sprites import CELL, Concept, read_captions, read_sheet
-from minisd.weights import assets_folder
+from minisd.emoji.sprites import CELL, Concept, read_captions, read_sheet
+from minisd.files import assets_folder
 
 STYLES = {"3d": "3d render", "flat": "flat icon", "cartoon": "cartoon", "sticker": "sticker"}
 BACKGROUNDS = {  # far enough apart that the word can be read off a picture, see `background_of`
