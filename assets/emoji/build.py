@@ -5,11 +5,13 @@
     pip install resvg-py==0.5.0
     python assets/emoji/build.py node_modules
 
-It takes about four minutes and writes beside itself
+It takes about five minutes and writes beside itself (or into the folder after --out)
     3d.webp, flat.webp, cartoon.webp, sticker.webp   one 64 x 64 cell a concept, with alpha, lossless
+    core-3d.webp, core-flat.webp, …                  one 128 x 128 cell a core concept, then the cells of EXTRA
     captions.json                                    one record a cell, in the same order
     contact.webp                                     what the core subset looks like in the four styles
-The core subset is listed by name in core.txt, one a line.
+The core subset is listed by name in core.txt, one a line. With --cell 128 the full set's sheets are as fine as the
+core's: from a folder that holds them, EmojiData("full", folder) draws at 128 pixels, too.
 """
 
 import argparse
@@ -22,8 +24,9 @@ import resvg_py
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
-CELL, OBJECT, COLUMNS = 64, 52, 40   # pixels of a cell, of its object's longer side; cells in a row
-RENDER = 256                         # pixels at which an icon is rendered before it is averaged down
+OBJECT = {64: 52, 128: 120}          # pixels of a cell: pixels of its object's longer side
+COLUMNS = {"full": 40, "core": 16}   # cells in a row
+EXTRA = ["sunglasses", "ribbon"]     # what a head can wear and the core lacks
 PACKAGES = {"3d": "fluent-emoji", "flat": "fluent-emoji-flat", "cartoon": "noto", "sticker": "twemoji"}
 
 # Signs and letters, and the few drawings that do not suit a classroom or that are another one's shape.
@@ -117,15 +120,15 @@ def article(name: str) -> str:
     return "an" if vowel else "a"
 
 
-def render(icons: dict, name: str) -> Image.Image:
-    """One icon as an RGBA picture of RENDER x RENDER pixels, centred where it is not square."""
+def render(icons: dict, name: str, pixels: int) -> Image.Image:
+    """One icon as an RGBA picture of pixels x pixels, centred where it is not square."""
     icon = icons["icons"][name]
     left, top, width, height = (icon.get(k, icons.get(k, d)) for k, d in
                                 (("left", 0), ("top", 0), ("width", 16), ("height", 16)))
     side = max(width, height)
     view = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
     svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-           f'viewBox="{view}" width="{RENDER}" height="{RENDER}">{icon["body"]}</svg>')
+           f'viewBox="{view}" width="{pixels}" height="{pixels}">{icon["body"]}</svg>')
     png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)
     return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
@@ -135,27 +138,37 @@ def bounding_box(picture: Image.Image) -> tuple[int, int, int, int]:
     return picture.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox()
 
 
-def fit(picture: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The box of a picture, averaged down to OBJECT pixels along its longer side, in the middle of a cell."""
+def fit(picture: Image.Image, box: tuple[int, int, int, int], pixels: int) -> Image.Image:
+    """The box of a picture, averaged down to OBJECT[pixels] along its longer side, in the middle of a cell."""
     width, height = box[2] - box[0], box[3] - box[1]
     side = max(width, height)
     square = Image.new("RGBA", (side, side))
     square.paste(picture.crop(box), ((side - width) // 2, (side - height) // 2))
     # Pillow premultiplies alpha when it resizes RGBA: no dark or light halo at the edges.
-    small = square.resize((OBJECT, OBJECT), Image.Resampling.HAMMING)
-    cell = Image.new("RGBA", (CELL, CELL))
-    cell.paste(small, ((CELL - OBJECT) // 2, (CELL - OBJECT) // 2))
+    small = square.resize((OBJECT[pixels], OBJECT[pixels]), Image.Resampling.HAMMING)
+    cell = Image.new("RGBA", (pixels, pixels))
+    cell.paste(small, ((pixels - OBJECT[pixels]) // 2, (pixels - OBJECT[pixels]) // 2))
     return cell
 
 
-def draw_cells(sources: dict, codes: dict, key: str) -> dict[str, Image.Image]:
-    """The four cells of one concept."""
-    pictures = {style: render(sources[style], codes[style][key]) for style in PACKAGES}
+def draw_cells(sources: dict, codes: dict, key: str, pixels: int) -> dict[str, Image.Image]:
+    """The four cells of one concept, rendered four times as large and averaged down."""
+    pictures = {style: render(sources[style], codes[style][key], 4 * pixels) for style in PACKAGES}
     boxes = {style: bounding_box(picture) for style, picture in pictures.items()}
     # The 3d and the flat drawing are the same shape: one box for both keeps them on top of each other.
     pair = boxes["3d"], boxes["flat"]
     boxes["3d"] = boxes["flat"] = tuple(f(sides) for f, sides in zip((min, min, max, max), zip(*pair)))
-    return {style: fit(pictures[style], boxes[style]) for style in PACKAGES}
+    return {style: fit(pictures[style], boxes[style], pixels) for style in PACKAGES}
+
+
+def save_sheets(cells: list[dict[str, Image.Image]], columns: int, folder: Path, prefix: str = "") -> None:
+    """One lossless sheet a style: the cells from left to right, `columns` in a row."""
+    for style in PACKAGES:
+        side = cells[0][style].width
+        sheet = Image.new("RGBA", (columns * side, -(-len(cells) // columns) * side))
+        for n, styles in enumerate(cells):
+            sheet.paste(styles[style], (n % columns * side, n // columns * side))
+        sheet.save(folder / f"{prefix}{style}.webp", lossless=True, quality=100, method=6)
 
 
 def contact_sheet(records: list[dict], cells: list[dict], columns: int = 6, side: int = 52) -> Image.Image:
@@ -176,7 +189,10 @@ def contact_sheet(records: list[dict], cells: list[dict], columns: int = 6, side
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("node_modules", type=Path, help="the folder into which npm installed the packages")
-    folder = parser.parse_args().node_modules
+    parser.add_argument("--cell", type=int, choices=OBJECT, default=64, help="pixels of the full set's cells")
+    parser.add_argument("--out", type=Path, default=HERE, help="where to write, if not beside this file")
+    options = parser.parse_args()
+    folder = options.node_modules
 
     def load(path: str):
         return json.loads((folder / path).read_text(encoding="utf-8"))
@@ -190,7 +206,7 @@ def main() -> None:
     subgroups = {g["order"]: g["message"] for g in messages["subgroups"]}
     core = (HERE / "core.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
-    records, cells = [], []
+    records, cells, fine = [], [], {}
     for emoji in load("emojibase-data/en/data.json"):
         key, subgroup = join_key(emoji["hexcode"]), subgroups.get(emoji.get("subgroup"))
         if subgroup is None or subgroup in LEFT_OUT_SUBGROUPS or LEFT_OUT.search(emoji["label"]):
@@ -201,19 +217,20 @@ def main() -> None:
         records.append({"index": len(records), "name": name, "article": article(name), "core": name in core,
                         "code": key, "group": groups[emoji["group"]], "subgroup": subgroup,
                         "words": sorted(set(emoji.get("tags", [])))})
-        cells.append(draw_cells(sources, codes, key))
+        cells.append(draw_cells(sources, codes, key, options.cell))
+        if name in core or name in EXTRA:
+            fine[name] = draw_cells(sources, codes, key, 128)
 
     names = [r["name"] for r in records]
     if wrong := {n for n in names if names.count(n) > 1} | (set(core) - set(names)):
         raise SystemExit(f"names used twice, or in core.txt but not drawn in all styles: {sorted(wrong)}")
-    for style in PACKAGES:
-        sheet = Image.new("RGBA", (COLUMNS * CELL, -(-len(cells) // COLUMNS) * CELL))
-        for n, styles in enumerate(cells):
-            sheet.paste(styles[style], (n % COLUMNS * CELL, n // COLUMNS * CELL))
-        sheet.save(HERE / f"{style}.webp", lossless=True, quality=100, method=6)
+    options.out.mkdir(parents=True, exist_ok=True)
+    save_sheets(cells, COLUMNS["full"], options.out)
+    save_sheets([fine[r["name"]] for r in records if r["core"]] + [fine[name] for name in EXTRA],
+                COLUMNS["core"], options.out, prefix="core-")
     lines = ",\n".join(json.dumps(r, ensure_ascii=False) for r in records)
-    (HERE / "captions.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    contact_sheet(records, cells).save(HERE / "contact.webp", quality=85, method=6)
+    (options.out / "captions.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    contact_sheet(records, cells).save(options.out / "contact.webp", quality=85, method=6)
     print(f"{len(records)} concepts, {sum(r['core'] for r in records)} of them core")
 
 
