@@ -40,8 +40,13 @@ def read_captions(path: Path) -> list[Concept]:
     return concepts
 
 
-def read_sheet(path: Path, count: int) -> np.ndarray:
-    """A sprite sheet's cells: (count, 64, 64, 4) uint8. FileNotFoundError, or ValueError if unfit."""
+def read_sheet(path: Path, count: int, columns: int = COLUMNS, cells: tuple[int, ...] = (CELL,)) -> np.ndarray:
+    """A sprite sheet's cells: (count, C, C, 4) uint8. FileNotFoundError, or ValueError if unfit.
+
+    Args:
+        columns: cells in a row.
+        cells: which C there may be; the sheet's width tells.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
     try:
@@ -49,12 +54,13 @@ def read_sheet(path: Path, count: int) -> np.ndarray:
             sheet = np.asarray(image.convert("RGBA"))
     except Exception as error:  # Pillow raises half a dozen types for damaged files
         raise ValueError(f"{path} is damaged: {error}") from error
-    rows = -(-count // COLUMNS)
-    if sheet.shape[:2] != (rows * CELL, COLUMNS * CELL):
+    rows = -(-count // columns)
+    cell = sheet.shape[1] // columns if sheet.shape[1] // columns in cells else cells[0]
+    if sheet.shape[:2] != (rows * cell, columns * cell):
         raise ValueError(f"{path} is {sheet.shape[1]} x {sheet.shape[0]} pixels, but {count} captions need "
-                         f"{COLUMNS * CELL} x {rows * CELL}: sheet and captions do not belong together")
-    cells = sheet.reshape(rows, CELL, COLUMNS, CELL, 4).swapaxes(1, 2).reshape(-1, CELL, CELL, 4)
-    drawn = cells[..., 3].any(axis=(1, 2))
+                         f"{columns * cell} x {rows * cell}: sheet and captions do not belong together")
+    drawings = sheet.reshape(rows, cell, columns, cell, 4).swapaxes(1, 2).reshape(-1, cell, cell, 4)
+    drawn = drawings[..., 3].any(axis=(1, 2))
     if not drawn[:count].all() or drawn[count:].any():
         raise ValueError(f"{path} has {int(drawn.sum())} drawings, but there are {count} captions")
-    return cells[:count]
+    return drawings[:count]

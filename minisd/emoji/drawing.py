@@ -1,0 +1,183 @@
+"""Pictures from scenes: a thing in its size, place and tilt, what it wears, and the ground behind it.
+
+Every drawing is an array (height, width, 4) of bytes with *premultiplied* alpha (Porter and Duff 1984): colour times
+opacity. Only so can it be turned, resized and laid over another without dark or light seams along its outline.
+Lengths are pixels of a picture of 128, as in `Scene`; `unit` is how many pixels of the picture drawn that is.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from minisd.emoji.heads import HEADS, WORN
+from minisd.emoji.scene import BACKGROUNDS, PLACES, SIZES, Scene
+
+OBJECT = {64: 52, 128: 120}  # pixels of a cell: pixels of its drawing's longer side
+EDGE = 4             # pixels around a drawing that stay transparent, so that its outline stays soft when it is turned
+MARGIN = 4           # between the frame and a thing at the edge
+PAIR, FEW = 58, 54   # the longer side of each of two things, and of each of three or four
+LEANS = (1.0, -0.7, 0.4, -1.0)  # the tilt of the first, second, … thing, as a share of the scene's
+WORN_SIZES = {"small": 56, "usual": 108, "large": 122}  # the longer side of a head and its hat together
+CROWN_ROWS = 30      # of 128: where the top of a head is looked for
+
+
+def premultiplied(cell: np.ndarray) -> Image.Image:
+    """A cell of a sheet, (C, C, 4) bytes with straight alpha, as a Pillow picture "RGBa"."""
+    return Image.fromarray(cell).convert("RGBa")
+
+
+def cropped(picture: Image.Image, edge: int = 0) -> Image.Image:
+    """The part of a picture that can be seen, and an edge around it."""
+    left, top, right, bottom = picture.getchannel("a").point(lambda alpha: 255 * (alpha > 16)).getbbox()
+    return picture.crop((left - edge, top - edge, right + edge, bottom + edge))
+
+
+def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: str) -> Image.Image:
+    """A head with something on: two premultiplied cells of one size become one larger picture, cropped
+    to an EDGE.
+
+    A hat sits in the middle of the uppermost rows of the head's outline, sunglasses on its eyes; `HEADS` has the
+    line of the eyes, and corrections where a head has ears or horns.
+    """
+    side = head.width
+    place, fit = HEADS[concept][style], WORN[what]
+    canvas = Image.new("RGBa", (2 * side, 2 * side))
+    canvas.paste(head, (side // 2, side))
+    alpha = np.asarray(head)[..., 3] > 16
+    if fit.on_eyes:
+        thing = cropped(worn)
+        width = round(side * place.eye_width)
+        thing = thing.resize((width, round(thing.height * width / thing.width)), Image.Resampling.HAMMING)
+        left = side // 2 + round(side * place.eye_x) - width // 2
+        top = side + round(side * place.eye_y) - thing.height // 2
+    else:
+        top_row = int(alpha.any(axis=1).argmax())
+        columns = np.nonzero(alpha[top_row: top_row + round(CROWN_ROWS / 128 * side)].any(axis=0))[0]
+        thing = cropped(worn)
+        share = fit.size * place.hat_size
+        thing = thing.resize((round(thing.width * share), round(thing.height * share)), Image.Resampling.HAMMING)
+        middle = (columns[0] + columns[-1]) / 2 + side * place.hat_x
+        left = side // 2 + round(middle - thing.width / 2)
+        top = side + round(top_row + side * place.hat_y - thing.height * (1 - fit.overlap))
+    return cropped(over(canvas, thing, (left, top)), EDGE)
+
+
+def over(below: Image.Image, above: Image.Image, corner: tuple[int, int]) -> Image.Image:
+    """One premultiplied picture laid over another: above + (1 - alpha) below."""
+    layer = Image.new("RGBa", below.size)
+    layer.paste(above, corner)
+    top, bottom = np.asarray(layer).astype(np.float32), np.asarray(below).astype(np.float32)
+    result = top + bottom * (1 - top[..., 3:] / 255)
+    return Image.frombytes("RGBa", below.size, result.round().astype(np.uint8).tobytes())
+
+
+def compose(scene: Scene, sprite, resolution: int) -> np.ndarray:
+    """Everything but the ground: (R, R, 4), float in [0, 1], premultiplied.
+
+    sprite: a function (name, style) to a cell (C, C, 4) of bytes.
+    """
+    layer = np.zeros((resolution, resolution, 4), np.float32)
+    for pixels, top, left in pieces(scene, sprite, resolution):
+        here = tuple(slice(max(0, start), max(0, min(resolution, start + length)))
+                     for start, length in zip((top, left), pixels.shape))
+        part = pixels[here[0].start - top: here[0].stop - top, here[1].start - left: here[1].stop - left]
+        layer[here] = part + layer[here] * (1 - part[..., 3:])
+    return layer
+
+
+def pieces(scene: Scene, sprite, resolution: int) -> list[tuple[np.ndarray, int, int]]:
+    """The things, each whole, as `turned` returns them: also what lies outside the frame."""
+    unit, found = resolution / 128, []
+    for name, side, (x, y), tilt in layout(scene):
+        picture = premultiplied(sprite(name, scene.style))
+        if scene.worn:
+            fit = WORN[scene.worn]
+            picture = dress(picture, premultiplied(sprite(fit.drawing, scene.style)), name, scene.style, scene.worn)
+            longer = max(picture.size) - 2 * EDGE
+        else:
+            longer = OBJECT[picture.width]
+        found.append(turned(picture, side * unit / longer, (x * unit, y * unit), tilt))
+    return found
+
+
+def turned(picture: Image.Image, scale: float, centre: tuple[float, float], tilt: float
+           ) -> tuple[np.ndarray, int, int]:
+    """A premultiplied picture, resized by a factor and turned clockwise, with its middle at a point (x, y).
+
+    Returns its pixels (h, w, 4), float in [0, 1] and premultiplied, and the row and column of the first of them; they
+    may lie outside the picture that it is drawn into.
+    """
+    width, height = (length * scale for length in picture.size)
+    cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+    half_width = (width * abs(cos) + height * abs(sin)) / 2
+    half_height = (width * abs(sin) + height * abs(cos)) / 2
+    left, top = math.floor(centre[0] - half_width), math.floor(centre[1] - half_height)
+    right, bottom = math.ceil(centre[0] + half_width), math.ceil(centre[1] + half_height)
+    # Twice as large, and averaged: sharp, and without the overshoot of a bicubic filter, which glows along outlines.
+    # The inverse turn says for each pixel of the result where it comes from.
+    x, y = 2 * (centre[0] - left), 2 * (centre[1] - top)
+    cos, sin = cos / (2 * scale), sin / (2 * scale)
+    inverse = (cos, sin, picture.width / 2 - cos * x - sin * y, -sin, cos, picture.height / 2 + sin * x - cos * y)
+    large = picture.transform((2 * (right - left), 2 * (bottom - top)), Image.Transform.AFFINE, inverse,
+                              Image.Resampling.BILINEAR)
+    return np.asarray(large.reduce(2)).astype(np.float32) / 255, top, left
+
+
+def layout(scene: Scene) -> list[tuple[str, float, tuple[float, float], float]]:
+    """What is where: (name, longer side, middle (x, y), tilt) of each thing, in pixels of 128."""
+    if scene.other:
+        side, names = PAIR, list(scene.things)
+        if scene.relation == "above" or scene.relation == "below":
+            middles = [(64, 33), (64, 95)]
+            first_is_second = scene.relation == "below"
+        else:
+            middles = [(33, 64), (95, 64)]
+            first_is_second = scene.swapped
+        names = names[::-1] if first_is_second else names
+    elif scene.count > 1:
+        side = PAIR if scene.count == 2 else FEW
+        middles = {2: [(33, 64), (95, 64)], 3: [(64, 35), (34, 93), (94, 93)],
+                   4: [(34, 34), (94, 34), (34, 94), (94, 94)]}[scene.count]
+        if scene.swapped:  # one above the other; a triangle that stands on its tip
+            middles = [(y, x) if scene.count == 2 else (x, 128 - y) for x, y in middles]
+        names = [scene.concept] * scene.count
+    else:
+        side = (WORN_SIZES if scene.worn and not WORN[scene.worn].on_eyes else SIZES)[scene.size]
+        _, right, down = PLACES[scene.place]
+        step = max(0, 64 - MARGIN - side / 2)
+        names, middles = [scene.concept], [(64 + step * right, 64 + step * down)]
+    return [(name, side * scene.scale, (x + scene.shift[0], y + scene.shift[1]), scene.tilt * lean)
+            for name, (x, y), lean in zip(names, middles, LEANS)]
+
+
+def ground(scene: Scene, resolution: int) -> np.ndarray:
+    """The ground alone: (R, R, 3), float in [0, 1]. Edges of a pattern are one pixel soft: no stairs, no moiré."""
+    first, second = (np.array(BACKGROUNDS[colour], np.float32) / 255
+                     for colour in (scene.background, scene.second or scene.background))
+    if scene.pattern == "plain":
+        return np.broadcast_to(first, (resolution, resolution, 3))
+    unit = resolution / 128
+    cos, sin = math.cos(math.radians(scene.angle)), math.sin(math.radians(scene.angle))
+    middles = (np.arange(resolution, dtype=np.float32) + 0.5) - resolution / 2
+    along = middles * np.float32(cos) + (middles * np.float32(sin))[:, None]      # (R, R), pixels from the centre
+    if scene.pattern == "gradient":
+        share = along / (resolution * (abs(cos) + abs(sin))) + 0.5
+    else:
+        across = middles[:, None] * np.float32(cos) - middles * np.float32(sin)
+        period = scene.period * unit
+        u, v = ((x / period + phase) % 1 * period - period / 2      # from the middle of the tile, in pixels
+                for x, phase in zip((along, across), scene.phase))
+        if scene.pattern == "striped":
+            share = band(u, period)
+        elif scene.pattern == "checked":
+            a, b = 2 * band(u, period) - 1, 2 * band(v, period) - 1
+            share = (1 - a * b) / 2
+        else:
+            share = np.clip(0.28 * period - np.sqrt(u * u + v * v) + 0.5, 0, 1)
+    return first + (second - first) * share[..., None]
+
+
+def band(distance: np.ndarray, period: float) -> np.ndarray:
+    """1 in the middle half of a period, 0 in the rest, one pixel soft between."""
+    return np.clip(period / 4 - np.abs(distance) + 0.5, 0, 1)

@@ -1,0 +1,118 @@
+"""Random scenes: what is drawn how often, and which of it the caption says."""
+
+import numpy as np
+
+from minisd.emoji.heads import HEADS, WORN
+from minisd.emoji.scene import BACKGROUNDS, NUMBERS, PARAPHRASES, PLACES, RELATIONS, STYLES, Scene
+
+KINDS = {"one": 0.68, "two": 0.22, "number": 0.10}         # of scenes: one thing, two, or several of one
+WORN_SHARE, HEAD_WEIGHT = 0.4, 2.0                         # heads wear so often, and are single things so often
+SIZE_SHARES = {"usual": 0.55, "small": 0.25, "large": 0.2}
+CENTRE_SHARE = 0.2                                         # of small things; the others stand elsewhere
+PATTERN_SHARES = {"plain": 0.6, "striped": 0.1, "dotted": 0.1, "checked": 0.1, "gradient": 0.1}
+WHITE_SHARE = 0.25                                         # of plain grounds
+CANONICAL_SHARE = 0.5                                      # of captions have the first of their shapes
+SAID = {"thing": 0.96, "style": 0.6, "background": 0.6, "size": 0.6, "place": 0.6, "count": 0.85, "worn": 0.7}
+
+TILT, MAX_TILT = 7.0, 20.0                                 # degrees: standard deviation, and no more than
+SHIFT = {"small": 2.0, "usual": 6.0, "large": 2.0}         # pixels of 128, each way
+SCALE = {"small": 0.1, "usual": 0.07, "large": 0.04}       # ± this share
+ANGLES = {"striped": (0, 45, 90, 135), "dotted": (0, 45), "checked": (0,), "gradient": (0, 45, 90)}
+PERIODS = {"striped": (24, 44), "dotted": (26, 40), "checked": (28, 48)}
+MAX_HIDDEN = {"plain": 0.5, "patterned": 0.25}             # so much of a drawing may have the ground's colour
+MIN_DIFFERENCE = 150                                       # between the colours of a pattern
+
+COLOURS = tuple(BACKGROUNDS)
+_palette = np.array(list(BACKGROUNDS.values()), float)
+DIFFERENT = np.linalg.norm(_palette[:, None] - _palette, axis=2) > MIN_DIFFERENCE  # (12, 12)
+
+
+def random_scene(data, rng: np.random.Generator, split: str) -> Scene:
+    """A scene of an `EmojiData`'s split, see there."""
+    kind = pick(rng, KINDS)
+    while True:  # drawn again until it belongs to the split: eight times on average for "heldout"
+        parts = random_parts(data, rng, kind)
+        if parts is not None:
+            scene = Scene(**parts)
+            if split == "all" or bool(data.held_out(scene)) == (split == "heldout"):
+                return Scene(**parts, **random_pose(rng, scene), **random_words(rng, scene))
+
+
+def random_parts(data, rng: np.random.Generator, kind: str) -> dict | None:
+    """What a scene shows, in the words of `Scene`; None where nothing is found that shows on any ground."""
+    style = int(rng.integers(len(STYLES)))
+    parts = {"style": data.styles[style]}
+    if kind == "number":
+        rows = [choose(rng, data.counted)]
+        parts["count"] = int(rng.integers(2, max(NUMBERS) + 1))
+    elif kind == "two":
+        first = int(rng.integers(len(data.concepts)))
+        rows = [first, (first + int(rng.integers(1, len(data.concepts)))) % len(data.concepts)]
+        parts |= {"other": data.concepts[rows[1]].name, "relation": choose(rng, RELATIONS)}
+    else:
+        rows = [int(np.searchsorted(data.weights, rng.random() * data.weights[-1], side="right"))]
+        parts["size"] = pick(rng, SIZE_SHARES)
+        if parts["size"] == "small" and rng.random() > CENTRE_SHARE:
+            parts["place"] = choose(rng, tuple(PLACES)[1:])
+    parts["concept"] = data.concepts[rows[0]].name
+    hidden = data.hidden[rows, style].max(axis=0)          # (12,)
+    if kind == "one" and parts["concept"] in HEADS and rng.random() < WORN_SHARE:
+        parts["worn"] = choose(rng, tuple(WORN))
+        hidden = np.maximum(hidden, data.hidden[data.rows[WORN[parts["worn"]].drawing], style])
+    return random_ground(rng, hidden, parts)
+
+
+def random_ground(rng: np.random.Generator, hidden: np.ndarray, parts: dict) -> dict | None:
+    """The parts with a ground that does not hide them; hidden: how much of them each colour would, (12,)."""
+    pattern = pick(rng, PATTERN_SHARES)
+    if pattern == "plain":
+        if rng.random() < WHITE_SHARE:     # the usual ground, on which outline and shading are always enough
+            return parts
+        colours = 1 + np.flatnonzero(hidden[1:] < MAX_HIDDEN["plain"])
+    else:
+        colours = np.flatnonzero(hidden < MAX_HIDDEN["patterned"])
+    if len(colours) == 0:
+        return None
+    first = choose(rng, colours)
+    parts |= {"pattern": pattern, "background": COLOURS[first]}
+    if pattern != "plain":
+        colours = colours[DIFFERENT[first, colours]]
+        if len(colours) == 0:
+            return None
+        parts["second"] = COLOURS[choose(rng, colours)]
+    return parts
+
+
+def random_pose(rng: np.random.Generator, scene: Scene) -> dict:
+    """What no caption says: tilt, shift, scale, order, and how the pattern lies."""
+    low, high = PERIODS.get(scene.pattern, (32, 32))
+    tilt = round(float(np.clip(rng.normal() * TILT, -MAX_TILT, MAX_TILT)), 2)
+    right, down, scale, period, u, v = (2 * rng.random(6) - 1).round(4).tolist()
+    size = "large" if scene.other or scene.count > 1 else scene.size  # several have as little room as a large one
+    return {"tilt": tilt, "shift": (right * SHIFT[size], down * SHIFT[size]), "scale": 1 + SCALE[size] * scale,
+            "swapped": rng.random() < 0.5, "angle": choose(rng, ANGLES.get(scene.pattern, (90,))),
+            "period": (low + high) / 2 + (high - low) / 2 * period, "phase": (u, v)}
+
+
+def random_words(rng: np.random.Generator, scene: Scene) -> dict:
+    """Which parts the caption says, in which shape."""
+    says = {part: bool(rng.random() < share) for part, share in SAID.items()}
+    if not says["thing"] and not says["style"]:
+        says["background"] = True
+    paraphrase = 0 if rng.random() < CANONICAL_SHARE else int(rng.integers(1, PARAPHRASES))
+    return {f"says_{part}": said for part, said in says.items()} | {"paraphrase": paraphrase}
+
+
+def pick(rng: np.random.Generator, shares: dict) -> str:
+    """A key, as often as its share says."""
+    left = rng.random()
+    for key, share in shares.items():
+        left -= share
+        if left < 0:
+            return key
+    return key
+
+
+def choose(rng: np.random.Generator, values):
+    """One of the values, each as often."""
+    return values[int(rng.integers(len(values)))]
