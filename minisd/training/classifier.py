@@ -6,35 +6,36 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from minisd.emoji.classifier import Classifier
 from minisd.emoji.data import EmojiData, Scene
 from minisd.training.loop import Batch
-from minisd.training.vae import HELD_OUT, grid
+from minisd.training.task import HELD_OUT, Task, grid
 
 
 @dataclass(frozen=True)
 class Options:
-    subset: str = "core"
+    """There is nothing to choose."""
 
 
-class ClassifierTask(nn.Module):
+class ClassifierTask(Task):
     """Loss: three cross-entropies, on pictures that were moved, blurred and made noisy by chance."""
 
+    adamw = ("convolutions.0.", "concept", "style", "background")
+
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.options, self.data, self.seed = options, data, seed
+        super().__init__(seed)
+        self.data = data
         self.classifier = Classifier(concepts=[c.name for c in data.concepts], styles=data.styles,
                                      backgrounds=list(data.backgrounds))
 
     def config(self) -> dict:
-        return {"subset": self.options.subset} | self.classifier.config.to_dict()
+        return self.classifier.config.to_dict()
 
     def forward(self, batch: Batch) -> Tensor:
         images, _, scenes = self.data.batch(batch.indices, self.seed)
-        images = roughen(images, batch).to(self.classifier.device)
+        images = augment(images, batch).to(self.classifier.device)
         answers = zip(self.classifier(images), labels(self.classifier, scenes))
         return sum(F.cross_entropy(scores.float(), label.to(scores.device)) for scores, label in answers)
 
@@ -49,16 +50,16 @@ class ClassifierTask(nn.Module):
         return tuple((right / count).tolist())
 
     def picture(self) -> Image.Image:
-        """What it is trained on, roughened."""
+        """What it is trained on, augmented."""
         images, _, _ = self.data.batch(range(24), self.seed)
         batch = Batch(list(range(24)), 24, slice(0, 24), torch.Generator().manual_seed(0))
-        return grid(roughen(images, batch).view(2, 12, 3, 64, 64))
+        return grid(augment(images, batch).view(2, 12, 3, 64, 64))
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path) -> str:
         self.classifier.save_pretrained(folder / "classifier", dtype=torch.float16)
         concept, style, background = self.accuracy()
-        print(f"classifier: {self.classifier.num_parameters():,} parameters; right on real held-out pictures: "
-              f"concept {concept:.1%}, style {style:.1%}, background {background:.1%}")
+        return (f"classifier: {self.classifier.num_parameters():,} parameters; right on real held-out pictures: "
+                f"concept {concept:.1%}, style {style:.1%}, background {background:.1%}")
 
 
 def labels(classifier: Classifier, scenes: list[Scene]) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,7 +70,7 @@ def labels(classifier: Classifier, scenes: list[Scene]) -> tuple[Tensor, Tensor,
             torch.tensor([config.backgrounds.index(scene.background) for scene in scenes]))
 
 
-def roughen(images: Tensor, batch: Batch) -> Tensor:
+def augment(images: Tensor, batch: Batch) -> Tensor:
     """Shift by up to three pixels, blur every other picture, add noise: what a decoder's pictures differ by."""
     shift = (batch.draw(torch.rand, 2) * 7).long() - 3
     padded = F.pad(images, (3, 3, 3, 3), mode="replicate")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,89 +10,116 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from minisd.emoji.clip import CLIP, contrastive_loss
-from minisd.emoji.data import BACKGROUNDS, STYLES, EmojiData
-from minisd.emoji.evaluation import retrieval
+from minisd.emoji.contrary import KINDS, contrary
+from minisd.emoji.sampling import choose
+from minisd.emoji.scene import Scene
+from minisd.emoji.world import EmojiData, tokenizer_corpus
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
-from minisd.training.vae import HELD_OUT, grid
+from minisd.training.task import HELD_OUT, Task, grid
 
 MINI = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
         "projection_dim": 128, "hidden_act": "quick_gelu"}
 VOCAB_SIZE = 2562  # 512 byte symbols, 2,048 merges, start and end
+RESOLUTION = 64  # of the pictures that the image half sees
 
 
 @dataclass(frozen=True)
 class Options:
-    subset: str = "core"
+    """There is nothing to choose."""
 
 
-class CLIPTask(nn.Module):
-    """Loss: who belongs to whom in the batch, over pictures of 32 pixels and their captions."""
+class CLIPTask(Task):
+    """Loss: who belongs to whom in the batch, over pictures and their captions (Radford et al. 2021, figure 3). Beside
+    the captions of the other pictures, each picture has one more wrong answer: its own caption with one word changed,
+    so that "above", "wearing" and "on the left" are learnt and not only names (Yuksekgonul et al. 2023, section 4).
+    """
+
+    adamw = ("embedding", "projection", "features.0.", "logit_scale")
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.options, self.data, self.seed = options, data, seed
-        # The tokenizer always learns from the full set, so that every model of the course shares one.
-        every = EmojiData("full")
-        rng = np.random.default_rng(seed)
-        self.tokenizer = Tokenizer.train([every.caption(every.scene(rng, "all")) for _ in range(20_000)], VOCAB_SIZE)
+        super().__init__(seed)
+        self.data = data
+        self.tokenizer = Tokenizer.train(tokenizer_corpus(seed), VOCAB_SIZE)
         config = MINI | {"vocab_size": self.tokenizer.vocab_size, "bos_token_id": self.tokenizer.start_id,
                          "eos_token_id": self.tokenizer.end_id, "pad_token_id": self.tokenizer.pad_id}
-        self.clip = CLIP(TextEncoder(**config))
+        self.clip = CLIP(TextEncoder(**config), RESOLUTION)
 
     def config(self) -> dict:
         # Other captions make another tokenizer, with which weights that were trained before mean nothing.
         words = hashlib.sha256(json.dumps(self.tokenizer.vocab).encode()).hexdigest()[:12]
-        return {"subset": self.options.subset, "vocabulary": words} | self.clip.text_encoder.config.to_dict()
+        return {"vocabulary": words} | self.clip.text_encoder.config.to_dict()
 
     def forward(self, batch: Batch) -> Tensor:
-        text, images = self.embed(batch.indices, self.seed, "train")
+        text, images, wrong = self.embed(batch.indices, self.seed, "train")
         if dist.is_initialized():  # the wrong answers are those of all processes
-            text, images = (torch.cat(all_gather(vectors.contiguous())) for vectors in (text, images))
-        return contrastive_loss(text, images, self.clip.scale())
+            text, images, wrong = (torch.cat(all_gather(vectors.contiguous())) for vectors in (text, images, wrong))
+        return contrastive_loss(text, images, self.clip.scale(), wrong)
 
-    def embed(self, indices: list[int], seed: int, split: str) -> tuple[Tensor, Tensor]:
-        images, captions, _ = self.data.batch(indices, seed, split=split, resolution=32)
+    def embed(self, indices: Sequence[int], seed: int, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of captions, of their pictures, and of captions that are wrong in one word: each (B, 128)."""
+        images, captions, scenes = self.data.batch(indices, seed, split, RESOLUTION)
+        wrong = [self.wrong_caption(scene, np.random.default_rng((seed, i))) for scene, i in zip(scenes, indices)]
         device = self.clip.logit_scale.device
-        return self.clip.embed_text(self.tokenizer(captions).to(device)), self.clip.embed_images(images.to(device))
+        text, wrong = self.clip.embed_text(self.tokenizer(captions + wrong).to(device)).chunk(2)
+        return text, self.clip.embed_images(images.to(device)), wrong
+
+    def wrong_caption(self, scene: Scene, rng: np.random.Generator) -> str:
+        """The scene's caption with one word that is not true of it; the name of the thing if it says nothing else."""
+        changed = contrary(scene, rng)
+        while changed is None or changed.concept == changed.other:
+            changed = replace(scene, concept=choose(rng, self.data.concepts).name, count=1, worn="")
+        return self.data.caption(changed)
+
+    # --- how good it is ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def zero_shot(self, what: str, count: int = 64) -> float:
-        """How many held-out pictures find the right word among all captions that differ in nothing else.
+    def retrieval(self, split: str, count: int = 256) -> float:
+        """How many of `count` captions of new scenes find their own picture among all of them."""
+        text, images, _ = self.embed(range(count), HELD_OUT, split)
+        return float(((text @ images.T).argmax(dim=1).cpu() == torch.arange(count)).float().mean())
+
+    @torch.no_grad()
+    def told_apart(self, kind: str | None = None, count: int = 256) -> float:
+        """How many new pictures are nearer to their own caption than to one that is wrong in one word.
 
         Args:
-            what: "concept", "style" or "background".
+            kind: of the word, as in `contrary.KINDS`; None for any.
         """
-        choices = {"concept": list(self.data.position), "style": list(STYLES), "background": list(BACKGROUNDS)}[what]
-        images, _, scenes = self.data.batch(range(count), HELD_OUT, split="heldout", resolution=32)
-        images = self.clip.embed_images(images.to(self.clip.logit_scale.device))
-        right = 0
-        for image, scene in zip(images, scenes):
-            plain = replace(scene, paraphrase=0, says_background=True)
-            captions = [self.data.caption(replace(plain, **{what: word})) for word in choices]
-            text = self.clip.embed_text(self.tokenizer(captions).to(image.device))
-            right += choices[int((text @ image).argmax())] == getattr(scene, what)
-        return right / count
+        found, rng, first = [], np.random.default_rng(HELD_OUT), 0
+        while len(found) < count:
+            images, captions, scenes = self.data.batch(range(first, first + count), HELD_OUT, "heldout", RESOLUTION)
+            wrong = [contrary(scene, rng, kind) for scene in scenes]
+            rows = [row for row, scene in enumerate(wrong) if scene is not None]
+            if rows:
+                device = self.clip.logit_scale.device
+                texts = [captions[row] for row in rows] + [self.data.caption(wrong[row]) for row in rows]
+                right, others = self.clip.embed_text(self.tokenizer(texts).to(device)).chunk(2)
+                pictures = self.clip.embed_images(images[rows].to(device))
+                found += ((right - others) * pictures).sum(dim=1).gt(0).tolist()
+            first += count
+        return sum(found[:count]) / count
+
+    def score(self) -> tuple[str, float]:
+        return "captions wrong in one word told apart", self.told_apart()
 
     @torch.no_grad()
     def picture(self) -> Image.Image:
         """The similarity of 64 captions (down) and their 64 pictures (across): bright is alike."""
-        text, images = self.embed(range(64), HELD_OUT, "heldout")
+        text, images, _ = self.embed(range(64), HELD_OUT, "heldout")
         table = (text @ images.T)[None, None].expand(1, 3, 64, 64).repeat_interleave(6, 2).repeat_interleave(6, 3)
         return grid([table])
 
-    def export(self, folder: Path) -> None:
+    def export(self, folder: Path) -> str:
         self.clip.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.clip.save_pretrained(folder / "clip", dtype=torch.float16)
-        print(f"CLIP: {self.clip.text_encoder.num_parameters():,} parameters in the text tower; of 256 captions "
-              f"{retrieval(self.clip, self.tokenizer, self.data, 'train'):.1%} find their picture among new scenes, "
-              f"{retrieval(self.clip, self.tokenizer, self.data, 'heldout'):.1%} among held-out combinations; "
-              "there, zero-shot, "
-              + ", ".join(f"{what} {self.zero_shot(what):.1%}" for what in ("concept", "style", "background")))
+        return (f"CLIP: {self.clip.text_encoder.num_parameters():,} parameters in the text tower; of 256 captions "
+                f"{self.retrieval('train'):.1%} find their picture among new scenes, {self.retrieval('heldout'):.1%} "
+                "among held-out combinations; there, told apart from a caption that is wrong in one word: "
+                + ", ".join(f"{kind} {self.told_apart(kind):.1%}" for kind in KINDS))

@@ -3,61 +3,84 @@
 import argparse
 import dataclasses
 import os
+import types
+import typing
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
-from minisd.emoji.data import EmojiData
+from minisd.emoji import EmojiData as FirstEdition
+from minisd.emoji.world import EmojiData
 from minisd.training import classifier, clip, inpaint, loop, unet, vae
+from minisd.training.task import Task
 
-# What each model is, and the settings that its trial runs liked best.
-TASKS = {
-    "vae": (vae.VAETask, vae.Options, {"batch_size": 16, "learning_rate": 1.5e-3, "weight_decay": 0.0, "ema": 0.998}),
-    "clip": (clip.CLIPTask, clip.Options,
-             {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.02, "ema": 0.99}),
-    "unet": (unet.UNetTask, unet.Options, {"batch_size": 64, "learning_rate": 8e-4}),
-    "inpaint": (inpaint.InpaintTask, inpaint.InpaintOptions, {"batch_size": 64, "learning_rate": 3e-4, "ema": 0.995}),
-    "classifier": (classifier.ClassifierTask, classifier.Options,
-                   {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05, "ema": 0.998}),
+PATIENCE = timedelta(minutes=3)  # how long a process waits for the others: as long as a progress picture may take
+
+
+class Model(NamedTuple):
+    """What `minisd train` can train: its task and options, what it learns from, and settings that trials liked best."""
+
+    task: type[Task]
+    options: type
+    data: Callable[[], Any]
+    defaults: dict[str, float]
+
+
+MODELS = {
+    "vae": Model(vae.VAETask, vae.Options, EmojiData,
+                 {"batch_size": 16, "learning_rate": 1.5e-3, "weight_decay": 0.0, "ema": 0.998}),
+    "clip": Model(clip.CLIPTask, clip.Options, EmojiData,
+                  {"batch_size": 128, "weight_decay": 0.02, "ema": 0.99}),
+    "unet": Model(unet.UNetTask, unet.Options, EmojiData, {"batch_size": 128}),
+    "inpaint": Model(inpaint.InpaintTask, inpaint.InpaintOptions, EmojiData,
+                     {"batch_size": 64, "learning_rate": 3e-4, "muon_rate": 0.005, "ema": 0.995}),
+    "classifier": Model(classifier.ClassifierTask, classifier.Options, FirstEdition,
+                        {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05, "ema": 0.998}),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command a model; its options are the fields of the loop's Settings and of the model's Options."""
-    models = parser.add_subparsers(dest="what", required=True, metavar="|".join(TASKS))
-    for name, (task, options, defaults) in TASKS.items():
-        sub = models.add_parser(name, help=(task.__doc__ or "").split(":")[0])
+    """One sub-command per model; its options are the fields of the loop's Settings and of the model's Options."""
+    models = parser.add_subparsers(dest="what", required=True, metavar="|".join(MODELS))
+    for name, model in MODELS.items():
+        sub = models.add_parser(name, help=f"train the {name}")
         sub.add_argument("--out", default=f"runs/{name}", help="folder for state, log, pictures and weights")
         sub.add_argument("--resume", action="store_true", help="go on from the state in --out")
         sub.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
         sub.add_argument("--picture-every", type=float, default=300, help="seconds between progress pictures")
-        for field in (*dataclasses.fields(loop.Settings), *dataclasses.fields(options)):
-            default = defaults.get(field.name, field.default)
-            kind = {"bool | None": None, "int": int, "int | None": int, "float": float, "float | None": float}
-            action = {"action": argparse.BooleanOptionalAction} if "bool" in str(field.type) else {
-                "type": kind.get(type_name(field), str)}
-            sub.add_argument("--" + field.name.replace("_", "-"), default=default, help=f"default {default}", **action)
+        for cls in (loop.Settings, model.options):
+            kinds = typing.get_type_hints(cls)
+            for field in dataclasses.fields(cls):
+                default = model.defaults.get(field.name, field.default)
+                sub.add_argument("--" + field.name.replace("_", "-"), default=default, help=f"default {default}",
+                                 **reading(kinds[field.name]))
 
 
-def type_name(field: dataclasses.Field) -> str:
-    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+def reading(kind) -> dict:
+    """How argparse reads a value of a field's type, which may be "or None"."""
+    if isinstance(kind, types.UnionType):
+        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
+    return {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train what the arguments say. Under torchrun, each process does its part of every batch."""
     distributed = "WORLD_SIZE" in os.environ
     if distributed:
-        dist.init_process_group("nccl" if arguments.device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if arguments.device == "cuda" else "gloo", timeout=PATIENCE)
     if arguments.device == "cuda" and distributed:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    task_class, options_class, _ = TASKS[arguments.what]
+    model = MODELS[arguments.what]
 
     def pick(cls):
         return cls(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)})
 
-    settings, options = pick(loop.Settings), pick(options_class)
-    task = task_class(options, EmojiData(options.subset), settings.seed)
+    settings, options = pick(loop.Settings), pick(model.options)
+    task = model.task(options, model.data(), settings.seed)
     try:
         loop.train(task, settings, Path(arguments.out), arguments.resume, arguments.save_every, arguments.picture_every)
     finally:

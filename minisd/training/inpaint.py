@@ -1,7 +1,6 @@
 """Fine-tune the U-Net to inpaint: show it, beside the noisy latents, the mask and the latents of the masked picture."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,24 +9,29 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minisd.emoji.data import EmojiData, Scene
-from minisd.training.unet import PROMPTS, Options, UNetTask, to_latents
-from minisd.training.vae import HELD_OUT, grid
+from minisd.emoji.scene import Scene
+from minisd.emoji.world import EmojiData
+from minisd.training.loop import Batch
+from minisd.training.pool import Pool
+from minisd.training.task import HELD_OUT, check_positive, check_share, grid
+from minisd.training.unet import Options, UNetTask
 from minisd.unet import UNet
-from minisd.vae import VAE
 
 
 @dataclass(frozen=True)
 class InpaintOptions(Options):
-    unet: str = "runs/unet/unet"
+    start: str = "runs/unet/unet"
+    pool: int = 40_000
     short_captions: float = 0.5  # how often the caption only names the thing: the rest must be read off what is shown
-    faster: float = 10.0  # times the learning rate, for the first convolution: its new weights begin at zero
+    conv_in_rate: float = 10.0  # times the learning rate, for the first convolution: its new weights begin at zero
+    known_weight: float = 1.0  # added to the loss's weight where the picture is shown, so that it is left as it is
 
     def __post_init__(self):
-        if not 0 <= self.short_captions <= 1:
-            raise ValueError(f"short_captions={self.short_captions}: it must be from 0 to 1")
-        if not 0 < self.faster < math.inf:
-            raise ValueError(f"faster={self.faster}: it must be above 0")
+        super().__post_init__()
+        check_share("short_captions", self.short_captions)
+        check_positive("conv_in_rate", self.conv_in_rate)
+        if not self.known_weight >= 0:
+            raise ValueError(f"known_weight={self.known_weight}: it must be at least 0")
 
 
 def widen(unet: UNet, in_channels: int = 9) -> UNet:
@@ -42,61 +46,73 @@ def widen(unet: UNet, in_channels: int = 9) -> UNet:
 
 
 class InpaintTask(UNetTask):
-    """As the U-Net's, with a mask drawn for each scene of the pool: boxes, strokes, the object, or its background."""
+    """As the U-Net's, with a mask drawn for each scene of the pool: boxes, strokes, the things, or their ground."""
+
+    options: InpaintOptions
 
     def __init__(self, options: InpaintOptions, data: EmojiData, seed: int = 0):
         super().__init__(options, data, seed)
-        self.rates = {"unet.conv_in.weight": options.faster}
+        self.rates = {"unet.conv_in.weight": options.conv_in_rate}
 
     def make_unet(self) -> UNet:
-        return widen(self.open_unet()).requires_grad_(True).train()
+        return widen(self.open_unet(self.options.start)).requires_grad_(True).train()
 
     def config(self) -> dict:
-        return super().config() | {"short_captions": self.options.short_captions, "faster": self.options.faster}
+        names = ("short_captions", "conv_in_rate", "known_weight")
+        return super().config() | {name: getattr(self.options, name) for name in names}
 
-    def captions(self, captions: list[str], scenes: list[Scene], indices: range) -> list[str]:
-        """With full captions alone the network would never need to look: they say what the hidden part is like."""
-        things = [self.data.concept(scene.concept) for scene in scenes]
-        dice = [np.random.default_rng((self.seed, i, 1)).random() for i in indices]
-        return [f"{thing.article} {thing.name}".strip() if die < self.options.short_captions else caption
-                for caption, thing, die in zip(captions, things, dice)]
+    @torch.no_grad()
+    def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
+        """As the U-Net's, and of the masked picture: mask (1, 16, 16), shown_mean and shown_std (4, 16, 16)."""
+        images, _, scenes = self.data.batch(indices, seed, split)
+        dice = [np.random.default_rng((seed, i, 1)) for i in indices]
+        masks = torch.stack([random_mask(self.data, scene, rng) for scene, rng in zip(scenes, dice)])
+        captions = [self.data.caption(shortened(scene) if rng.random() < self.options.short_captions else scene)
+                    for scene, rng in zip(scenes, dice)]
+        shown = self.posterior(images * (1 - masks))  # grey in place of what is hidden
+        return self.posterior(images) | {f"shown_{what}": rows for what, rows in shown.items()} | {
+            "mask": F.interpolate(masks, size=shown["mean"].shape[-2:]), "token_ids": self.tokenizer(captions)}
 
-    def encode(self, vae: VAE, images: Tensor, scenes: list[Scene], indices: range) -> dict[str, Tensor]:
-        masks = torch.stack([self.mask(scene, np.random.default_rng((self.seed, i)))
-                             for i, scene in zip(indices, scenes)])
-        return super().encode(vae, images, scenes, indices) | {"shown": encode_masked(vae, images, masks, indices)}
+    def inputs(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
+        # Drawn on its own: with the noise of the whole picture's latents in both, "copy it" would be learnt.
+        shown = self.latents(pool, batch, chosen, "shown_")
+        return torch.cat([noisy, pool.rows("mask", chosen, noisy.device), shown], dim=1)
 
-    def mask(self, scene: Scene, rng: np.random.Generator) -> Tensor:
-        """(1, R, R), one where the picture is to be painted anew."""
-        size = self.options.resolution
-        kind = rng.random()
-        if kind < 0.6:
-            return torch.from_numpy(random_boxes_and_strokes(rng, size))[None]
-        alpha = (self.data.mask(scene, size) > 0.5).float()
-        # a drawn mask never follows an outline exactly: grow it by up to four pixels
-        grow = 2 * int(rng.integers(0, 5)) + 1
-        covered = alpha if kind < 0.8 else 1 - alpha
-        return F.max_pool2d(covered[None], grow, stride=1, padding=grow // 2)[0]
-
-    def inputs(self, noisy: Tensor, chosen: Tensor) -> Tensor:
-        return torch.cat([noisy, self.pool["shown"][chosen].float()], dim=1)
+    def importance(self, pool: Pool, chosen: Tensor) -> Tensor:
+        known = 1 - pool.rows("mask", chosen, self.unet.device)
+        weight = 1 + self.options.known_weight * known  # (B, 1, 16, 16)
+        return weight / weight.mean(dim=(1, 2, 3), keepdim=True)
 
     def picture(self) -> Image.Image:
-        """Down: pictures with a hole, and filled with their captions. Across: eight scenes."""
-        scenes = [Scene(*prompt) for prompt in PROMPTS]
-        images = torch.stack([self.data.draw(scene, self.options.resolution) for scene in scenes])
-        masks = torch.stack([self.mask(scene, np.random.default_rng((HELD_OUT, i))) for i, scene in enumerate(scenes)])
-        vae = self.frozen[0].to(self.unet.device)
-        filled = self.sample([self.data.caption(scene) for scene in scenes],
-                             shown=encode_masked(vae, images, masks, range(len(scenes))).repeat(2, 1, 1, 1))
-        return grid([images * (1 - masks), filled])
+        """Down: pictures with a hole, and filled with their captions (seed 0), and with short ones. Across: scenes."""
+        images, _, scenes = self.data.batch(range(10), HELD_OUT, "heldout")
+        masks = torch.stack([random_mask(self.data, scene, np.random.default_rng((HELD_OUT, i)))
+                             for i, scene in enumerate(scenes)])
+        rows, sd = [images * (1 - masks)], self.pipeline()
+        for told in (scenes, [shortened(scene) for scene in scenes]):
+            captions = [self.data.caption(scene) for scene in told]
+            filled = sd.inpaint(captions, images, masks, guidance_scale=3.0, output="pt", progress=False,
+                                generator=torch.Generator().manual_seed(0))
+            rows.append(2 * filled.cpu() - 1)
+        return grid(rows)
 
 
-def encode_masked(vae: VAE, images: Tensor, masks: Tensor, seeds: range) -> Tensor:
-    """(B, 5, 16, 16): the mask at the latents' size, and the latents of the picture with grey in its place."""
-    # Other seeds than the whole picture's: with the same noise in both, "copy it" would be learnt.
-    masked = to_latents(vae, images * (1 - masks), [10**9 + seed for seed in seeds])
-    return torch.cat([F.interpolate(masks.to(masked.device), size=masked.shape[-2:]), masked], dim=1)
+def shortened(scene: Scene) -> Scene:
+    """The same picture with a caption that only names what is on it."""
+    return replace(scene, says_thing=True, says_style=False, says_background=False, says_size=False, says_place=False,
+                   says_count=False, says_worn=False, paraphrase=0)
+
+
+def random_mask(data: EmojiData, scene: Scene, rng: np.random.Generator) -> Tensor:
+    """(1, R, R), one where the picture is to be painted anew."""
+    size, kind = data.resolution, rng.random()
+    if kind < 0.6:
+        return torch.from_numpy(random_boxes_and_strokes(rng, size))[None]
+    alpha = (data.mask(scene) > 0.5).float()
+    # a drawn mask never follows an outline exactly: grow it by up to a sixteenth of the picture
+    grow = 2 * int(rng.integers(0, size // 16 + 1)) + 1
+    covered = alpha if kind < 0.8 else 1 - alpha
+    return F.max_pool2d(covered[None], grow, stride=1, padding=grow // 2)[0]
 
 
 def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.ndarray:
@@ -104,7 +120,7 @@ def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.nda
     mask = np.zeros((size, size), dtype=np.float32)
     if rng.random() < 0.5:
         for _ in range(rng.integers(1, 4)):
-            height, width = rng.integers(size // 6, size // 2 + 8, size=2)
+            height, width = rng.integers(size // 6, size // 2 + size // 8, size=2)
             y, x = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
             mask[y: y + height, x: x + width] = 1
         return mask

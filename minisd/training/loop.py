@@ -1,7 +1,7 @@
-"""The one training loop that all four models share.
+"""The one training loop that all models share.
 
-A *task* (one a file beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It says
-what to draw as a progress picture and how to export what was learned; the loop does all the rest.
+A *task* (one per file beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It says what
+to draw as a progress picture and how to export what was learnt; the loop does all the rest.
 
 Every random number of step n is a function of (seed, n) alone, and each process takes its part of the batch. So a
 run that was stopped and resumed ends with the same weights as one that was not, and two processes under torchrun
@@ -11,6 +11,7 @@ take the same steps as one with the double batch.
 import contextlib
 import copy
 import math
+import os
 import signal
 import sys
 import time
@@ -29,7 +30,9 @@ from tqdm.auto import tqdm
 
 from minisd.checkpoint import fast_dtype
 from minisd.files import check_folder
-from minisd.training.state import Log, load_state, save_state
+from minisd.training.muon import Muon
+from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
+from minisd.training.task import Task
 
 LINE_EVERY = 100  # steps between lines of progress, where there is no terminal to show a bar
 
@@ -39,10 +42,12 @@ class Settings:
     """How to train. A run ends after `steps`, or after `minutes` if that is given."""
 
     batch_size: int = 64  # over all processes together
-    learning_rate: float = 1e-3
-    warmup: int = 100  # steps in which the learning rate grows to its full size; afterwards it falls as a cosine
+    learning_rate: float = 1e-3  # of AdamW
+    muon_rate: float = 0.02  # of Muon
+    warmup: int = 100  # steps in which the rates grow to their full size
+    cooldown: float = 0.3  # part of the run in which they fall to zero again, at its end
     weight_decay: float = 0.01
-    clip: float = 1.0  # largest norm of the gradient
+    grad_clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # of the weights: each step keeps this part of the average
     steps: int | None = None
     minutes: float | None = None
@@ -53,10 +58,12 @@ class Settings:
     def __post_init__(self):
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either steps or minutes: how long to train")
-        for name in ("batch_size", "learning_rate", "warmup", "clip", "steps", "minutes"):
+        for name in ("batch_size", "learning_rate", "muon_rate", "warmup", "grad_clip", "steps", "minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:  # NaN, too, is neither
                 raise ValueError(f"{name}={value}: it must be above 0")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown={self.cooldown}: it must be from 0 to 1")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema}: it must be at least 0 and below 1")
         if not 0 <= self.seed < 2**32:
@@ -82,8 +89,14 @@ class Batch:
         """`random((n, *shape))` for this process's n samples, the same whatever the number of processes."""
         return random((self.total, *shape), generator=self.generator)[self.part]
 
+    def draw_stratified(self) -> Tensor:
+        """Numbers from 0 to 1, (n,), one from each of `total` equal parts: spread more evenly than chance would."""
+        parts = torch.arange(self.total)[self.part]
+        return (parts + self.draw(torch.rand)) / self.total
+
 
 def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> Batch:
+    """The part of step `step`'s batch that process `rank` of `world` has."""
     each = settings.batch_size // world
     first = step * settings.batch_size + rank * each
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
@@ -91,16 +104,16 @@ def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> 
     return Batch(list(range(first, first + each)), settings.batch_size, part, generator)
 
 
-def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = False, save_every: float = 120,
+def train(task: Task, settings: Settings, out: str | Path, resume: bool = False, save_every: float = 120,
           picture_every: float = 300, quiet: bool = False) -> None:
-    """Train a task; leaves state.pt, log.csv, picture-*.png and the exported weights in the folder `out`.
+    """Train a task; leaves state.pt, log.csv, scores.csv, picture-*.png and the exported weights in the folder `out`.
 
     Args:
         resume: go on from out/state.pt.
-        save_every, picture_every: seconds between checkpoints, and between progress pictures.
+        save_every, picture_every: seconds between checkpoints, and between progress pictures (with the task's score).
 
     Raises:
-        FileExistsError: there is a run in `out` and resume is False.
+        FileExistsError: there is a run in `out` and resume is False, or one that is going on at this moment.
         FileNotFoundError, ValueError: nothing to resume, or a checkpoint that is damaged, of another config or of
             other settings.
         OSError: a checkpoint cannot be written (a full disk); the one before it is kept.
@@ -109,102 +122,170 @@ def train(task: nn.Module, settings: Settings, out: str | Path, resume: bool = F
     out = Path(out)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    state_file, log_file = out / "state.pt", out / "log.csv"
-    if not resume and state_file.exists():
-        raise FileExistsError(f"{state_file} exists: go on with --resume, or choose another folder")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if settings.batch_size % world:
         raise ValueError(f"batch_size={settings.batch_size} cannot be divided among {world} processes")
+    with only_run_in(out) if rank == 0 else contextlib.nullcontext():
+        run = Run(task, settings, out, rank, world)
+        run.begin(resume)
+        with stop_signal() as stopped:
+            was_stopped = run.go_on(stopped, save_every, picture_every, quiet or rank > 0)
+        if rank == 0:
+            run.finish()
+            if was_stopped:
+                print(f"stopped after step {run.step}; {run.state_file} holds it: go on with --resume")
 
-    device = torch.device(settings.device)
-    task.to(device)
-    average = copy.deepcopy(task).requires_grad_(False)  # the EMA
-    rates, groups = parameter_groups(task)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99),
-                                  weight_decay=settings.weight_decay, fused=True)
-    step, seconds = load_state(state_file, task, average, optimizer, asdict(settings)) if resume else (0, 0.0)
-    model = DistributedDataParallel(task) if world > 1 else task
-    bf16 = fast_dtype(device) == torch.bfloat16 if settings.bf16 is None else settings.bf16
 
-    saved = pictured = time.monotonic()
-    start = saved - seconds
-    total = settings.steps or math.inf
-    stopping = False
-    quiet = quiet or rank > 0
-    lines = not quiet and not sys.stderr.isatty()  # in a file, lines read better than a bar
-    bar = tqdm(total=settings.steps, initial=step, disable=quiet or lines, mininterval=2, smoothing=0.05)
-    with stop_signal() as stopped, Log(log_file, after=step) if rank == 0 else contextlib.nullcontext() as log:
-        while step < total:
-            seconds, stopping = agree(time.monotonic() - start, stopped(), device)
-            if stopping or (settings.minutes and seconds >= 60 * settings.minutes):
-                break
-            progress = step / settings.steps if settings.steps else seconds / (60 * settings.minutes)
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * learning_rate(settings, step, progress)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16), fast_attention(device, bf16):
-                loss = model(make_batch(settings, step, rank, world))
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(task.parameters(), settings.clip)
-            if not math.isfinite(value := mean_over_processes(loss)) or not math.isfinite(norm):
-                raise FloatingPointError(f"the loss is {value} and the gradient's norm {norm} in step {step}; the last "
-                                         f"good state is {state_file if state_file.exists() else 'the beginning'}. "
-                                         "A lower learning rate may help")
-            optimizer.step()
-            update_average(average, task, min(settings.ema, (1 + step) / (10 + step)))
-            step += 1
+class Run:
+    """A run of training: the weights, their average, both optimisers, the step and the clock."""
 
-            if log:
-                seconds = time.monotonic() - start
-                rate = optimizer.param_groups[0]["lr"]
-                said = f"loss {value:.4f}, {settings.batch_size / (seconds - log.seconds):.0f} images/s"
-                bar.update()
-                bar.set_postfix_str(said, refresh=False)
-                if lines and step % LINE_EVERY == 0:
-                    print(f"step {step}, {seconds / 60:.1f} minutes, {said}", file=sys.stderr, flush=True)
-                log.write(step, seconds, step * settings.batch_size, value, rate, float(norm))
+    def __init__(self, task: Task, settings: Settings, out: Path, rank: int = 0, world: int = 1):
+        self.task, self.settings, self.out, self.rank, self.world = task, settings, out, rank, world
+        self.state_file = out / "state.pt"
+        self.device = torch.device(settings.device)
+        self.bf16 = fast_dtype(self.device) == torch.bfloat16 if settings.bf16 is None else settings.bf16
+        task.to(self.device)
+        self.average = copy.deepcopy(task).requires_grad_(False)  # the EMA
+        self.optimizers = make_optimizers(task, settings, torch.bfloat16 if self.bf16 else torch.float32)
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.step, self.seconds = 0, 0.0
+
+    def begin(self, resume: bool) -> None:
+        """Load the state, or make sure that there is none; let the task prepare itself."""
+        if resume:
+            self.step, self.seconds = load_state(self.state_file, self.task, self.average, self.optimizers,
+                                                 asdict(self.settings))
+        elif self.state_file.exists():
+            raise FileExistsError(f"{self.state_file} exists: go on with --resume, or choose another folder")
+        self.model = DistributedDataParallel(self.task) if self.world > 1 else self.task
+        self.task.prepare(self.out, self.step)
+
+    def go_on(self, stopped: Callable[[], bool], save_every: float, picture_every: float, quiet: bool) -> bool:
+        """Take steps until the run is over, or until asked to stop; returns whether it was."""
+        saved = pictured = time.monotonic()
+        start = saved - self.seconds
+        with Progress(self.settings, self.step, quiet) as progress, self.open_log() as log:
+            while True:
+                self.seconds, stopping = agree(time.monotonic() - start, stopped(), self.device)
+                done = self.share_done()
+                if stopping or done >= 1:
+                    return stopping
+                loss, norm = self.take_step(done)
+                now = time.monotonic() - start
+                progress.show(self.step, now, loss, now - self.seconds)
+                if log is None:
+                    continue
+                rate = self.optimizers[-1].param_groups[0]["lr"]
+                log.write(self.step, now, self.step * self.settings.batch_size, loss, rate, norm)
+                self.seconds = now
                 if time.monotonic() - saved > save_every:
-                    save_state(state_file, task, average, optimizer, asdict(settings), step, seconds)
+                    self.save()
                     saved = time.monotonic()
                 if time.monotonic() - pictured > picture_every:
-                    draw_picture(average, out / f"picture-{step:07d}.png")
+                    self.show()
                     pictured = time.monotonic()
-    bar.close()
-    if rank == 0:
-        save_state(state_file, task, average, optimizer, asdict(settings), step, seconds)
-        draw_picture(average, out / f"picture-{step:07d}.png")
+
+    def share_done(self) -> float:
+        """How much of the run is over, from 0 to 1."""
+        if self.settings.steps:
+            return self.step / self.settings.steps
+        return self.seconds / (60 * self.settings.minutes)
+
+    def take_step(self, done: float) -> tuple[float, float]:
+        """One step of both optimisers. Returns the loss, over all processes, and the gradient's norm before clipping.
+
+        Args:
+            done: how much of the run is over, which decides the learning rates.
+        """
+        factor = schedule(self.settings, self.step, done)
+        for optimizer, rates in zip(self.optimizers, self.rates):
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = factor * rate
+        batch = make_batch(self.settings, self.step, self.rank, self.world)
+        with self.autocast(), fast_attention(self.device, self.bf16):
+            loss = self.model(batch)
+        self.task.zero_grad()
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.task.parameters(), self.settings.grad_clip))
+        value = mean_over_processes(loss)
+        if not math.isfinite(value) or not math.isfinite(norm):
+            last = self.state_file if self.state_file.exists() else "the beginning"
+            raise FloatingPointError(f"the loss is {value} and the gradient's norm {norm} in step {self.step}; "
+                                     f"the last good state is {last}. A lower learning rate may help")
+        for optimizer in self.optimizers:
+            optimizer.step()
+        update_average(self.average, self.task, min(self.settings.ema, (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        return value, norm
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def open_log(self) -> contextlib.AbstractContextManager:
+        return Log(self.out / "log.csv", after=self.step) if self.rank == 0 else contextlib.nullcontext()
+
+    def save(self) -> None:
+        save_state(self.state_file, self.task, self.average, self.optimizers, asdict(self.settings), self.step,
+                   self.seconds)
+
+    def show(self) -> None:
+        """Draw the progress picture and measure the score, both of the averaged weights."""
+        with at_rest(self.average), self.autocast():
+            self.average.picture().save(self.out / f"picture-{self.step:07d}.png")
+            if score := self.average.score():
+                log_score(self.out / "scores.csv", self.step, self.step * self.settings.batch_size, *score)
+
+    def finish(self) -> None:
+        """Save everything, and write the averaged weights."""
+        self.save()
+        self.show()
         try:
-            average.export(out)
+            with at_rest(self.average):
+                print(self.average.export(self.out))
         except (OSError, SafetensorError) as error:
             raise OSError(f"could not write the weights ({error}); make room and repeat with --resume: "
-                          f"{state_file} holds the finished run") from None
-        if stopping:
-            print(f"stopped after step {step}; {state_file} holds it: go on with --resume")
+                          f"{self.state_file} holds the finished run") from None
 
 
-def parameter_groups(task: nn.Module) -> tuple[list[float], list[dict]]:
-    """Multiples of the learning rate, the smallest first, and the parameters that have them.
-
-    A task's `rates` names parameters (and their multiples) that are to learn faster or slower than the others.
-    """
-    rates = getattr(task, "rates", {})
-    groups = defaultdict(list)
+def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """Muon for matrices and kernels, AdamW for the rest; an optimiser that has nothing to do is left out."""
+    muon, adamw = [], defaultdict(list)
     for name, parameter in task.named_parameters():
-        if parameter.requires_grad:
-            groups[rates.get(name, 1.0)].append(parameter)
-    return sorted(groups), [{"params": groups[rate]} for rate in sorted(groups)]
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim >= 2 and not any(part in name for part in task.adamw):
+            muon.append(parameter)
+        else:
+            adamw[task.rates.get(name, 1.0)].append(parameter)
+    optimizers = []
+    if muon:
+        optimizers.append(Muon(muon, settings.muon_rate, weight_decay=settings.weight_decay, dtype=dtype))
+    if adamw:
+        groups = [{"params": adamw[rate], "lr": rate * settings.learning_rate} for rate in sorted(adamw)]
+        optimizers.append(torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.99),
+                                            weight_decay=settings.weight_decay, fused=True))
+    return optimizers
 
 
-def learning_rate(settings: Settings, step: int, progress: float) -> float:
-    """A linear warm-up, then half a cosine down to zero at progress 1."""
+def schedule(settings: Settings, step: int, done: float) -> float:
+    """What the learning rates are multiplied by: a linear warm-up, then 1, then a linear fall to 0 at the end.
+
+    Such a run can be made longer while it is in its middle part (Hägele et al. 2024, "Scaling Laws and Compute-Optimal
+    Training Beyond Fixed Training Durations"), which a cosine cannot.
+
+    Args:
+        done: how much of the run is over, from 0 to 1.
+    """
     warmup = min(1.0, (step + 1) / settings.warmup)
-    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    cooldown = min(1.0, (1 - min(done, 1.0)) / settings.cooldown) if settings.cooldown else 1.0
+    return warmup * cooldown
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, task: nn.Module, decay: float) -> None:
-    """Exponential moving average of the weights, of which the last steps' noise is gone."""
-    torch._foreach_lerp_(list(average.parameters()), list(task.parameters()), 1 - decay)
+    """Exponential moving average of the weights, from which the last steps' noise is gone."""
+    for mean, weight in zip(average.parameters(), task.parameters()):
+        mean.lerp_(weight, 1 - decay)
 
 
 def mean_over_processes(loss: Tensor) -> float:
@@ -233,27 +314,55 @@ def fast_attention(device: torch.device, bf16: bool) -> contextlib.AbstractConte
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and bf16 else contextlib.nullcontext()
 
 
-def draw_picture(task, path: Path) -> None:
-    """Save the task's progress picture. Training mode and random numbers are left as they were."""
+@contextlib.contextmanager
+def at_rest(task: Task) -> Iterator[None]:
+    """Evaluation mode, no gradients, and random numbers left as they were."""
     task.eval()
     with torch.no_grad(), torch.random.fork_rng():
-        task.picture().save(path)
+        yield
     task.train()
+
+
+class Progress:
+    """A bar in a terminal; in a file, where lines read better, a line every hundred steps."""
+
+    def __init__(self, settings: Settings, step: int, quiet: bool):
+        self.batch_size, self.lines = settings.batch_size, not quiet and not sys.stderr.isatty()
+        self.bar = tqdm(total=settings.steps, initial=step, disable=quiet or self.lines, mininterval=2, smoothing=0.05)
+
+    def show(self, step: int, seconds: float, loss: float, step_seconds: float) -> None:
+        said = f"loss {loss:.4f}, {self.batch_size / step_seconds:.0f} images/s"
+        self.bar.update()
+        self.bar.set_postfix_str(said, refresh=False)
+        if self.lines and step % LINE_EVERY == 0:
+            print(f"step {step}, {seconds / 60:.1f} minutes, {said}", file=sys.stderr, flush=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.bar.close()
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C lets the running step end; the loop then saves and stops. A second Ctrl-C stops at once."""
-    asked = []
+    """Ctrl-C lets the running step end; the loop then saves and stops. A second Ctrl-C stops at once.
+
+    A process of torchrun also stops when torchrun itself was killed and can no longer tell it to.
+    """
+    asked, parent = [], os.getppid()
 
     def ask(number, frame):
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
 
+    def stopped() -> bool:
+        return bool(asked) or (dist.is_initialized() and os.getppid() != parent)
+
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,18 +1,38 @@
-"""What a run leaves in its folder while it goes on: state.pt, from which it can be resumed, and log.csv."""
+"""What a run leaves in its folder while it goes on: state.pt, from which it can be resumed, log.csv and scores.csv."""
 
+import contextlib
 import csv
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from filelock import FileLock, Timeout
 
-KEYS = {"task", "average", "optimizer", "config", "settings", "step", "seconds"}
+KEYS = {"task", "average", "optimizers", "config", "settings", "step", "seconds"}
+LENGTH = ("steps", "minutes", "device", "bf16")  # settings that may change between stretches of one run
 
 
-def save_state(path: Path, task, average, optimizer, settings: dict, step: int, seconds: float) -> None:
-    """Write everything that going on needs."""
-    state = {"task": task.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder. The lock ends with the process that holds it, however that ends."""
+    lock = FileLock(folder / "run.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FileExistsError(f"another run is training in {folder} at this moment; "
+                              "stop it first, or choose another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def save_state(path: Path, task, average, optimizers: Sequence, settings: dict, step: int, seconds: float) -> None:
+    """Write everything needed to resume."""
+    state = {"task": task.state_dict(), "average": average.state_dict(),
+             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
              "config": task.config(), "settings": settings, "step": step, "seconds": seconds}
     write(path, state)
 
@@ -29,32 +49,41 @@ def write(path: Path, contents: dict) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(path: Path, task, average, optimizer, settings: dict) -> tuple[int, float]:
+def load_state(path: Path, task, average, optimizers: Sequence, settings: dict) -> tuple[int, float]:
     """Put the saved state in place; returns (step, seconds)."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: there is nothing to resume")
-    try:
-        state = torch.load(path, map_location=settings["device"], weights_only=True)
-    except (RuntimeError, EOFError, KeyError, UnpicklingError) as error:  # what torch raises for half a file, or junk
-        raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
-                         "start again in another folder") from None
-    if not isinstance(state, dict) or KEYS - state.keys():
-        raise ValueError(f"{path} is no checkpoint of a training run; start again in another folder")
-    length = ("steps", "minutes", "device", "bf16")  # these may change between stretches of one run
+    state = read(path, settings["device"])
     for what, theirs, ours in (("config", state["config"], task.config()),
                                ("setting", state["settings"], settings)):
-        for name in sorted(ours.keys() | theirs.keys() - set(length)):
-            if name not in length and theirs.get(name) != ours.get(name):
+        for name in sorted(ours.keys() | theirs.keys()):
+            if name not in LENGTH and theirs.get(name) != ours.get(name):
                 raise ValueError(f"{path} was trained with {what} {name}={theirs.get(name)!r}, "
                                  f"this run has {name}={ours.get(name)!r}")
     task.load_state_dict(state["task"])
     average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return state["step"], state["seconds"]
 
 
+def read(path: Path, device: str) -> dict:
+    """The contents of a state.pt, or an error that names it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: there is nothing to resume")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} may not be read by you")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError, UnpicklingError) as error:
+        # what torch raises for junk, or for a file that was cut off, depending on where
+        raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
+                         "start again in another folder") from None
+    if not isinstance(state, dict) or KEYS - state.keys():
+        raise ValueError(f"{path} is no checkpoint of a training run; start again in another folder")
+    return state
+
+
 class Log:
-    """log.csv, one line a step; on resuming, lines of steps after the checkpoint are dropped."""
+    """log.csv, one line per step; on resuming, lines of steps after the checkpoint are dropped."""
 
     COLUMNS = ("step", "seconds", "samples", "loss", "learning_rate", "gradient_norm")
 
@@ -63,10 +92,12 @@ class Log:
         if after and path.exists():
             with path.open(newline="") as file:
                 rows = [row for row in csv.reader(file) if self.is_whole(row) and int(row[0]) <= after]
-        self.seconds = float(rows[-1][1]) if rows else 0.0
-        self.file = path.open("w", newline="")
+        temporary = path.with_suffix(".tmp")  # at no moment is the old log gone and the new one not there
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([self.COLUMNS, *rows])
+        os.replace(temporary, path)
+        self.file = path.open("a", newline="")
         self.writer = csv.writer(self.file)
-        self.writer.writerows([self.COLUMNS, *rows])
 
     def is_whole(self, row: list[str]) -> bool:
         """Not the header, and not a line that a full disk cut off."""
@@ -75,10 +106,19 @@ class Log:
     def write(self, step: int, seconds: float, samples: int, loss: float, rate: float, norm: float) -> None:
         self.writer.writerow([step, f"{seconds:.2f}", samples, f"{loss:.6g}", f"{rate:.4g}", f"{norm:.4g}"])
         self.file.flush()
-        self.seconds = seconds
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error) -> None:
         self.file.close()
+
+
+def log_score(path: Path, step: int, samples: int, name: str, value: float) -> None:
+    """Append to scores.csv: one line per progress picture, the task's score under its name."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step", "samples", name])
+        writer.writerow([step, samples, f"{value:.5g}"])

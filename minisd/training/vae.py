@@ -1,50 +1,64 @@
 """Train the VAE: pictures to latents and back, with as many details kept and latents as near N(0, 1) as can be."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from minisd.emoji.data import EmojiData
+from minisd.emoji.world import EmojiData
 from minisd.metrics import psnr
 from minisd.training.loop import Batch
+from minisd.training.task import HELD_OUT, Task, check_positive, grid, trained
 from minisd.vae import VAE
 
-MINI = {"block_out_channels": (24, 48, 96), "layers_per_block": 1, "norm_num_groups": 8, "sample_size": 64,
-        "force_upcast": False}
-HELD_OUT = 10_000_000  # seed of the pictures that no training run draws
+# Channels by resolution of the pictures: latents are 16 × 16 in both.
+LEVELS = {64: (24, 48, 96), 128: (16, 24, 48, 96)}
 
 
 @dataclass(frozen=True)
 class Options:
-    subset: str = "full"
-    kl_weight: float = 1e-3  # of the KL divergence, in nats a latent number
+    resolution: int = 128  # of the pictures: 128 (f = 8, as Stable Diffusion), or 64 (f = 4) to begin with
+    start: str | None = None  # a VAE to begin with, for instance one of 64 pixels, which then grows a level
+    kl_weight: float = 1e-5  # of the KL divergence, in nats per latent number
     gradient_weight: float = 0.5  # of the error in differences between neighbours, which are edges
-    small: float | None = None  # part of the batches drawn at 32 pixels, for a U-Net that is to begin there
+
+    def __post_init__(self):
+        if self.resolution not in LEVELS:
+            raise ValueError(f"resolution={self.resolution}: it must be {' or '.join(map(str, LEVELS))}")
+        for name in ("kl_weight", "gradient_weight"):
+            check_positive(name, getattr(self, name))
 
 
-class VAETask(nn.Module):
+class VAETask(Task):
     """Loss: |x - x̂| + ½ |∇x - ∇x̂| + a little KL, each a mean over numbers (Rombach et al. 2022, appendix G, have a
     perceptual and an adversarial loss in place of the second)."""
 
+    adamw = ("encoder.conv_in", "decoder.conv_out")
+
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
-        super().__init__()
-        if not 0 <= (options.small or 0) <= 1:
-            raise ValueError(f"small={options.small}: it must be from 0 to 1")
-        torch.manual_seed(seed)
-        self.options, self.data, self.seed = options, data, seed
-        self.vae = VAE(**MINI)
+        super().__init__(seed)
+        self.options, self.data = options, data
+        self.vae = self.make_vae()
+
+    def make_vae(self) -> VAE:
+        wanted = {"block_out_channels": LEVELS[self.options.resolution], "layers_per_block": 1, "norm_num_groups": 8,
+                  "sample_size": self.options.resolution, "force_upcast": False}
+        if self.options.start is None:
+            return VAE(**wanted)
+        start = VAE.from_pretrained(trained("vae", self.options.start), torch.float32)
+        if start.config.block_out_channels == wanted["block_out_channels"]:
+            return VAE.from_state_dict(wanted, start.state_dict()).requires_grad_(True).train()
+        return grow(start, VAE(**wanted))
 
     def config(self) -> dict:
-        return {"subset": self.options.subset, "kl_weight": self.options.kl_weight,
-                "small": self.options.small} | self.vae.config.to_dict()
+        names = ("resolution", "kl_weight", "gradient_weight")
+        return {name: getattr(self.options, name) for name in names} | self.vae.config.to_dict()
 
     def forward(self, batch: Batch) -> Tensor:
-        small = self.options.small and torch.rand((), generator=batch.generator) < self.options.small
-        images, _, _ = self.data.batch(batch.indices, self.seed, split="train", resolution=32 if small else 64)
+        images, _, _ = self.data.batch(batch.indices, self.seed, "train", self.options.resolution)
         images = images.to(self.vae.device)
         posterior = self.vae.encode(images)
         noise = batch.draw(torch.randn, *posterior.mean.shape[1:]).to(images.device)
@@ -55,15 +69,16 @@ class VAETask(nn.Module):
         return loss + self.options.kl_weight * posterior.kl().float().mean() / latents[0].numel()
 
     @torch.no_grad()
-    def reconstruct(self, count: int) -> tuple[Tensor, Tensor]:
-        """Pictures that were not trained on, and what becomes of them: both (count, 3, 64, 64) in [-1, 1]."""
-        images, _, _ = self.data.batch(range(count), HELD_OUT, split="heldout")
+    def reconstruct(self, count: int, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Pictures that were not trained on, and what becomes of them: both (count, 3, R, R) in [-1, 1]."""
+        images, _, _ = self.data.batch(range(first, first + count), HELD_OUT, "heldout", self.options.resolution)
         images = images.to(self.vae.device)
-        return images, self.vae.decode(self.vae.encode(images).mode()).clamp(-1, 1)
+        return images, self.vae.decode(self.vae.encode(images).mode()).float().clamp(-1, 1)
 
-    def psnr(self, count: int = 256) -> float:
+    def score(self, count: int = 256) -> tuple[str, float]:
         """Peak signal-to-noise ratio on pictures not trained on, in dB, averaged over the pictures."""
-        return psnr(*self.reconstruct(count))
+        parts = [psnr(*self.reconstruct(32, first)) for first in range(0, count, 32)]
+        return "PSNR, dB", sum(parts) / len(parts)
 
     def picture(self) -> Image.Image:
         """Rows of originals over rows of reconstructions."""
@@ -71,23 +86,55 @@ class VAETask(nn.Module):
         rows = [half[12 * i: 12 * (i + 1)] for i in range(2) for half in (images, again)]
         return grid(rows)
 
-    @torch.no_grad()
-    def measure_scaling_factor(self, count: int = 1024) -> float:
-        """1 / standard deviation of latents, over training pictures."""
-        latents = [self.vae.encode(self.data.batch(range(i, i + 64), self.seed, split="train")[0].to(self.vae.device))
-                   .sample(torch.Generator().manual_seed(i)) for i in range(0, count, 64)]
-        return round(1 / float(torch.cat(latents).std()), 5)
-
-    def export(self, folder: Path) -> None:
-        config = self.vae.config.to_dict() | {"scaling_factor": self.measure_scaling_factor()}
-        vae = VAE.from_state_dict(config, self.vae.state_dict())
+    def export(self, folder: Path) -> str:
+        vae = standardise(self.vae, self.latents())
         vae.save_pretrained(folder / "vae")
-        print(f"VAE: {vae.num_parameters():,} parameters, PSNR {self.psnr():.2f} dB on pictures not trained on, "
-              f"scaling factor {vae.config.scaling_factor}")
+        return (f"VAE: {vae.num_parameters():,} parameters, PSNR {self.score()[1]:.2f} dB on pictures not trained on, "
+                f"scaling factor {vae.config.scaling_factor}")
+
+    @torch.no_grad()
+    def latents(self, count: int = 1024) -> Tensor:
+        """Latents of training pictures, drawn from their posteriors: (count, 4, 16, 16)."""
+        batches = (self.data.batch(range(i, i + 32), self.seed, "train", self.options.resolution)[0]
+                   for i in range(0, count, 32))
+        return torch.cat([self.vae.encode(images.to(self.vae.device)).sample(torch.Generator().manual_seed(i))
+                          for i, images in enumerate(batches)])
 
 
-def grid(rows: list[Tensor]) -> Image.Image:
-    """Rows of pictures (N, 3, H, W) in [-1, 1] as one picture."""
-    pixels = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)  # (3, rows·H, N·W)
-    array = ((pixels.float().cpu().clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    return Image.fromarray(array)
+def grow(small: VAE, large: VAE) -> VAE:
+    """`large`, which has one level more outside, with the weights of `small` wherever they fit (Karras et al. 2018).
+
+    The levels of the encoder are counted from the outside: each is one further in the larger network.
+    """
+    shifted = {re.sub(r"(?<=^encoder\.down_blocks\.)\d+", lambda number: str(int(number[0]) + 1), name): tensor
+               for name, tensor in small.state_dict().items()}
+    weights = large.state_dict()
+    fitting = {name: tensor for name, tensor in shifted.items()
+               if name in weights and weights[name].shape == tensor.shape}
+    large.load_state_dict(weights | fitting)
+    return large
+
+
+@torch.no_grad()
+def standardise(vae: VAE, latents: Tensor) -> VAE:
+    """The same VAE with latents whose channels all have mean 0 and one standard deviation, as diffusion likes them.
+
+    Channel k of the latents becomes (z - mean_k)·s / std_k. `quant_conv`, the encoder's last layer, can do that, and
+    `post_quant_conv`, the decoder's first, can undo it: pictures that go through both are the same as before. What is
+    left, 1/s for all channels, is the scaling factor.
+
+    Args:
+        latents: (N, 4, h, w), a sample of the VAE's latents.
+    """
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))  # (4,)
+    spread = std.square().mean().sqrt()
+    gain = spread / std
+    weights = {name: weight.clone() for name, weight in vae.state_dict().items()}
+    weight, bias = weights["quant_conv.weight"], weights["quant_conv.bias"]  # rows: 4 means, 4 log-variances
+    weight[:4] *= gain[:, None, None, None]
+    bias[:4] = (bias[:4] - mean) * gain
+    bias[4:] += 2 * gain.log()
+    weight, bias = weights["post_quant_conv.weight"], weights["post_quant_conv.bias"]
+    bias += weight[:, :, 0, 0] @ mean
+    weight /= gain[:, None, None]
+    return VAE.from_state_dict(vae.config.to_dict() | {"scaling_factor": round(1 / float(spread), 5)}, weights)

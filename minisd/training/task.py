@@ -1,0 +1,76 @@
+"""What the trained models have in common: a task is a model, its data and its loss."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+HELD_OUT = 10_000_000  # seed of the pictures that no training run draws
+
+
+class Task(nn.Module):
+    """What the loop trains. A subclass adds its networks and the six methods below; its `forward` takes a `Batch` and
+    returns the loss.
+
+    Attributes:
+        adamw: parts of names. Muon trains all matrices and kernels but those whose name has one of these: embeddings,
+            the first and last layers, heads. AdamW trains these and all vectors (biases, norms).
+        rates: multiples of AdamW's learning rate, by parameter name; 1 where absent.
+    """
+
+    adamw: tuple[str, ...] = ()
+    rates: Mapping[str, float] = {}
+
+    def __init__(self, seed: int = 0):
+        """From here on, the networks' first weights follow from the seed."""
+        super().__init__()
+        self.seed = seed
+        torch.manual_seed(seed)
+
+    def config(self) -> dict:
+        """What must not change when a run is resumed: numbers, strings and tuples by name."""
+        return {}
+
+    def prepare(self, folder: Path, step: int) -> None:
+        """Called once, before the first step of a run or of its continuation from `step`; `folder` is the run's."""
+
+    def score(self) -> tuple[str, float] | None:
+        """Name and value of one number, measured on pictures never trained on, that says how good the weights are."""
+        return None
+
+    def picture(self) -> Image.Image:
+        """What the weights can do, to look at."""
+        raise NotImplementedError
+
+    def export(self, folder: Path) -> str:
+        """Write what was learnt into the folder. Returns a line that says what it is and how good."""
+        raise NotImplementedError
+
+
+def grid(rows: list[Tensor]) -> Image.Image:
+    """Rows of pictures (N, 3, H, W) in [-1, 1] as one picture."""
+    pixels = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)  # (3, rows·H, N·W)
+    array = ((pixels.float().cpu().clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    return Image.fromarray(array)
+
+
+def trained(model: str, folder: str) -> Path:
+    """The folder of a model that must be trained before this one."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; `minisd train {model}` makes one, or name another")
+    return Path(folder)
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise a ValueError unless the value is from 0 to 1."""
+    if not 0 <= value <= 1:  # NaN, too, is not
+        raise ValueError(f"{name}={value}: it must be from 0 to 1")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise a ValueError unless the value is above 0."""
+    if not value > 0:
+        raise ValueError(f"{name}={value}: it must be above 0")
