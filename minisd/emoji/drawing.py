@@ -16,9 +16,13 @@ from minisd.emoji.scene import BACKGROUNDS, PLACES, SIZES, Scene
 OBJECT = {64: 52, 128: 120}  # pixels of a cell: pixels of its drawing's longer side
 EDGE = 4             # pixels around a drawing that stay transparent, so that its outline stays soft when it is turned
 MARGIN = 4           # between the frame and a thing at the edge
-PAIR, FEW = 58, 54   # the longer side of each of two things, and of each of three or four
+PAIR, FEW = 57, 54   # the longer side of each of two things, and of each of three or four
 LEANS = (1.0, -0.7, 0.4, -1.0)  # the tilt of the first, second, … thing, as a share of the scene's
-WORN_SIZES = {"small": 56, "usual": 108, "large": 122}  # the longer side of a head and its hat together
+LAYOUTS: dict[int, list[tuple[float, float]]] = {  # the middles of so many things
+    1: [(64, 64)], 2: [(33, 64), (95, 64)], 3: [(64, 35), (34, 93), (94, 93)],
+    4: [(34, 34), (94, 34), (34, 94), (94, 94)],
+}
+WORN_SIZES = {"small": 56, "usual": 102, "large": 122}  # the longer side of a head and its hat together
 CROWN_ROWS = 30      # of 128: where the top of a head is looked for
 
 
@@ -29,8 +33,9 @@ def premultiplied(cell: np.ndarray) -> Image.Image:
 
 def cropped(picture: Image.Image, edge: int = 0) -> Image.Image:
     """The part of a picture that can be seen, and an edge around it."""
-    left, top, right, bottom = picture.getchannel("a").point(lambda alpha: 255 * (alpha > 16)).getbbox()
-    return picture.crop((left - edge, top - edge, right + edge, bottom + edge))
+    rows, columns = np.nonzero(np.asarray(picture)[..., 3] > 16)
+    return picture.crop((int(columns.min()) - edge, int(rows.min()) - edge,
+                         int(columns.max()) + 1 + edge, int(rows.max()) + 1 + edge))
 
 
 def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: str) -> Image.Image:
@@ -79,10 +84,10 @@ def compose(scene: Scene, sprite, resolution: int) -> np.ndarray:
     """
     layer = np.zeros((resolution, resolution, 4), np.float32)
     for pixels, top, left in pieces(scene, sprite, resolution):
-        here = tuple(slice(max(0, start), max(0, min(resolution, start + length)))
-                     for start, length in zip((top, left), pixels.shape))
-        part = pixels[here[0].start - top: here[0].stop - top, here[1].start - left: here[1].stop - left]
-        layer[here] = part + layer[here] * (1 - part[..., 3:])
+        (y, y_end), (x, x_end) = (np.clip((start, start + length), 0, resolution)  # what lies inside the frame
+                                  for start, length in zip((top, left), pixels.shape))
+        part = pixels[y - top: y_end - top, x - left: x_end - left]
+        layer[y: y_end, x: x_end] = part + layer[y: y_end, x: x_end] * (1 - part[..., 3:])
     return layer
 
 
@@ -126,27 +131,23 @@ def turned(picture: Image.Image, scale: float, centre: tuple[float, float], tilt
 
 def layout(scene: Scene) -> list[tuple[str, float, tuple[float, float], float]]:
     """What is where: (name, longer side, middle (x, y), tilt) of each thing, in pixels of 128."""
+    names, middles = [scene.concept] * scene.count, LAYOUTS[scene.count]
     if scene.other:
-        side, names = PAIR, list(scene.things)
-        if scene.relation == "above" or scene.relation == "below":
-            middles = [(64, 33), (64, 95)]
-            first_is_second = scene.relation == "below"
-        else:
-            middles = [(33, 64), (95, 64)]
-            first_is_second = scene.swapped
-        names = names[::-1] if first_is_second else names
+        side, names, middles = PAIR, [scene.concept, scene.other], LAYOUTS[2]
+        upright = scene.relation in ("above", "below")
+        if scene.relation == "below" or (scene.swapped and not upright):
+            names = names[::-1]
+        if upright:
+            middles = [(y, x) for x, y in middles]
     elif scene.count > 1:
         side = PAIR if scene.count == 2 else FEW
-        middles = {2: [(33, 64), (95, 64)], 3: [(64, 35), (34, 93), (94, 93)],
-                   4: [(34, 34), (94, 34), (34, 94), (94, 94)]}[scene.count]
         if scene.swapped:  # one above the other; a triangle that stands on its tip
             middles = [(y, x) if scene.count == 2 else (x, 128 - y) for x, y in middles]
-        names = [scene.concept] * scene.count
     else:
         side = (WORN_SIZES if scene.worn and not WORN[scene.worn].on_eyes else SIZES)[scene.size]
         _, right, down = PLACES[scene.place]
-        step = max(0, 64 - MARGIN - side / 2)
-        names, middles = [scene.concept], [(64 + step * right, 64 + step * down)]
+        step = max(0.0, 64 - MARGIN - side / 2)
+        middles = [(64 + step * right, 64 + step * down)]
     return [(name, side * scene.scale, (x + scene.shift[0], y + scene.shift[1]), scene.tilt * lean)
             for name, (x, y), lean in zip(names, middles, LEANS)]
 
