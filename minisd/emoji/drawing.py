@@ -1,8 +1,8 @@
 """Pictures from scenes: a thing in its size, place and tilt, what it wears, and the ground behind it.
 
-Every drawing is an array (height, width, 4) of bytes with *premultiplied* alpha (Porter and Duff 1984): colour times
-opacity. Only so can it be turned, resized and laid over another without dark or light seams along its outline.
-Lengths are pixels of a picture of 128, as in `Scene`; `unit` is how many pixels of the picture drawn that is.
+Every drawing has *premultiplied* alpha (Porter and Duff 1984), colour times opacity, which Pillow calls "RGBa". Only so
+can it be turned, resized and laid over another without dark or light seams along its outline. Lengths are pixels of a
+picture of 128, as in `Scene`; the picture drawn may have fewer.
 """
 
 import math
@@ -39,8 +39,7 @@ def cropped(picture: Image.Image, edge: int = 0) -> Image.Image:
 
 
 def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: str) -> Image.Image:
-    """A head with something on: two premultiplied cells of one size become one larger picture, cropped
-    to an EDGE.
+    """A head with something on: two premultiplied cells of one size become one larger picture, cropped to an EDGE.
 
     A hat sits in the middle of the uppermost rows of the head's outline, sunglasses on its eyes; `HEADS` has the
     line of the eyes, and corrections where a head has ears or horns.
@@ -62,8 +61,7 @@ def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: 
         thing = cropped(worn)
         share = fit.size * place.hat_size
         thing = thing.resize((round(thing.width * share), round(thing.height * share)), Image.Resampling.HAMMING)
-        middle = (columns[0] + columns[-1]) / 2 + side * place.hat_x
-        left = side // 2 + round(middle - thing.width / 2)
+        left = side // 2 + round((columns[0] + columns[-1] - thing.width) / 2)
         top = side + round(top_row + side * place.hat_y - thing.height * (1 - fit.overlap))
     return cropped(over(canvas, thing, (left, top)), EDGE)
 
@@ -97,8 +95,8 @@ def pieces(scene: Scene, sprite, resolution: int) -> list[tuple[np.ndarray, int,
     for name, side, (x, y), tilt in layout(scene):
         picture = premultiplied(sprite(name, scene.style))
         if scene.worn:
-            fit = WORN[scene.worn]
-            picture = dress(picture, premultiplied(sprite(fit.drawing, scene.style)), name, scene.style, scene.worn)
+            worn = premultiplied(sprite(WORN[scene.worn].drawing, scene.style))
+            picture = dress(picture, worn, name, scene.style, scene.worn)
             longer = max(picture.size) - 2 * EDGE
         else:
             longer = OBJECT[picture.width]
