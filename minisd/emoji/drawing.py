@@ -1,8 +1,8 @@
 """Pictures from scenes: a thing in its size, place and tilt, what it wears, and the ground behind it.
 
-Every drawing is an array (height, width, 4) of bytes with *premultiplied* alpha (Porter and Duff 1984): colour times
-opacity. Only so can it be turned, resized and laid over another without dark or light seams along its outline.
-Lengths are pixels of a picture of 128, as in `Scene`; `unit` is how many pixels of the picture drawn that is.
+Every drawing has *premultiplied* alpha (Porter and Duff 1984), colour times opacity, which Pillow calls "RGBa". Only so
+can it be turned, resized and laid over another without dark or light seams along its outline. Lengths are pixels of a
+picture of 128, as in `Scene`; the picture drawn may have fewer.
 """
 
 import math
@@ -16,9 +16,13 @@ from minisd.emoji.scene import BACKGROUNDS, PLACES, SIZES, Scene
 OBJECT = {64: 52, 128: 120}  # pixels of a cell: pixels of its drawing's longer side
 EDGE = 4             # pixels around a drawing that stay transparent, so that its outline stays soft when it is turned
 MARGIN = 4           # between the frame and a thing at the edge
-PAIR, FEW = 58, 54   # the longer side of each of two things, and of each of three or four
+PAIR, FEW = 57, 54   # the longer side of each of two things, and of each of three or four
 LEANS = (1.0, -0.7, 0.4, -1.0)  # the tilt of the first, second, … thing, as a share of the scene's
-WORN_SIZES = {"small": 56, "usual": 108, "large": 122}  # the longer side of a head and its hat together
+LAYOUTS: dict[int, list[tuple[float, float]]] = {  # the middles of so many things
+    1: [(64, 64)], 2: [(33, 64), (95, 64)], 3: [(64, 35), (34, 93), (94, 93)],
+    4: [(34, 34), (94, 34), (34, 94), (94, 94)],
+}
+WORN_SIZES = {"small": 56, "usual": 102, "large": 122}  # the longer side of a head and its hat together
 CROWN_ROWS = 30      # of 128: where the top of a head is looked for
 
 
@@ -29,13 +33,13 @@ def premultiplied(cell: np.ndarray) -> Image.Image:
 
 def cropped(picture: Image.Image, edge: int = 0) -> Image.Image:
     """The part of a picture that can be seen, and an edge around it."""
-    left, top, right, bottom = picture.getchannel("a").point(lambda alpha: 255 * (alpha > 16)).getbbox()
-    return picture.crop((left - edge, top - edge, right + edge, bottom + edge))
+    rows, columns = np.nonzero(np.asarray(picture)[..., 3] > 16)
+    return picture.crop((int(columns.min()) - edge, int(rows.min()) - edge,
+                         int(columns.max()) + 1 + edge, int(rows.max()) + 1 + edge))
 
 
 def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: str) -> Image.Image:
-    """A head with something on: two premultiplied cells of one size become one larger picture, cropped
-    to an EDGE.
+    """A head with something on: two premultiplied cells of one size become one larger picture, cropped to an EDGE.
 
     A hat sits in the middle of the uppermost rows of the head's outline, sunglasses on its eyes; `HEADS` has the
     line of the eyes, and corrections where a head has ears or horns.
@@ -57,8 +61,7 @@ def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: 
         thing = cropped(worn)
         share = fit.size * place.hat_size
         thing = thing.resize((round(thing.width * share), round(thing.height * share)), Image.Resampling.HAMMING)
-        middle = (columns[0] + columns[-1]) / 2 + side * place.hat_x
-        left = side // 2 + round(middle - thing.width / 2)
+        left = side // 2 + round((columns[0] + columns[-1] - thing.width) / 2)
         top = side + round(top_row + side * place.hat_y - thing.height * (1 - fit.overlap))
     return cropped(over(canvas, thing, (left, top)), EDGE)
 
@@ -79,10 +82,10 @@ def compose(scene: Scene, sprite, resolution: int) -> np.ndarray:
     """
     layer = np.zeros((resolution, resolution, 4), np.float32)
     for pixels, top, left in pieces(scene, sprite, resolution):
-        here = tuple(slice(max(0, start), max(0, min(resolution, start + length)))
-                     for start, length in zip((top, left), pixels.shape))
-        part = pixels[here[0].start - top: here[0].stop - top, here[1].start - left: here[1].stop - left]
-        layer[here] = part + layer[here] * (1 - part[..., 3:])
+        (y, y_end), (x, x_end) = (np.clip((start, start + length), 0, resolution)  # what lies inside the frame
+                                  for start, length in zip((top, left), pixels.shape))
+        part = pixels[y - top: y_end - top, x - left: x_end - left]
+        layer[y: y_end, x: x_end] = part + layer[y: y_end, x: x_end] * (1 - part[..., 3:])
     return layer
 
 
@@ -92,8 +95,8 @@ def pieces(scene: Scene, sprite, resolution: int) -> list[tuple[np.ndarray, int,
     for name, side, (x, y), tilt in layout(scene):
         picture = premultiplied(sprite(name, scene.style))
         if scene.worn:
-            fit = WORN[scene.worn]
-            picture = dress(picture, premultiplied(sprite(fit.drawing, scene.style)), name, scene.style, scene.worn)
+            worn = premultiplied(sprite(WORN[scene.worn].drawing, scene.style))
+            picture = dress(picture, worn, name, scene.style, scene.worn)
             longer = max(picture.size) - 2 * EDGE
         else:
             longer = OBJECT[picture.width]
@@ -126,27 +129,23 @@ def turned(picture: Image.Image, scale: float, centre: tuple[float, float], tilt
 
 def layout(scene: Scene) -> list[tuple[str, float, tuple[float, float], float]]:
     """What is where: (name, longer side, middle (x, y), tilt) of each thing, in pixels of 128."""
+    names, middles = [scene.concept] * scene.count, LAYOUTS[scene.count]
     if scene.other:
-        side, names = PAIR, list(scene.things)
-        if scene.relation == "above" or scene.relation == "below":
-            middles = [(64, 33), (64, 95)]
-            first_is_second = scene.relation == "below"
-        else:
-            middles = [(33, 64), (95, 64)]
-            first_is_second = scene.swapped
-        names = names[::-1] if first_is_second else names
+        side, names, middles = PAIR, [scene.concept, scene.other], LAYOUTS[2]
+        upright = scene.relation in ("above", "below")
+        if scene.relation == "below" or (scene.swapped and not upright):
+            names = names[::-1]
+        if upright:
+            middles = [(y, x) for x, y in middles]
     elif scene.count > 1:
         side = PAIR if scene.count == 2 else FEW
-        middles = {2: [(33, 64), (95, 64)], 3: [(64, 35), (34, 93), (94, 93)],
-                   4: [(34, 34), (94, 34), (34, 94), (94, 94)]}[scene.count]
         if scene.swapped:  # one above the other; a triangle that stands on its tip
             middles = [(y, x) if scene.count == 2 else (x, 128 - y) for x, y in middles]
-        names = [scene.concept] * scene.count
     else:
         side = (WORN_SIZES if scene.worn and not WORN[scene.worn].on_eyes else SIZES)[scene.size]
         _, right, down = PLACES[scene.place]
-        step = max(0, 64 - MARGIN - side / 2)
-        names, middles = [scene.concept], [(64 + step * right, 64 + step * down)]
+        step = max(0.0, 64 - MARGIN - side / 2)
+        middles = [(64 + step * right, 64 + step * down)]
     return [(name, side * scene.scale, (x + scene.shift[0], y + scene.shift[1]), scene.tilt * lean)
             for name, (x, y), lean in zip(names, middles, LEANS)]
 

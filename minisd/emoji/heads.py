@@ -17,8 +17,7 @@ class Head(NamedTuple):
     eye_y: float
     eye_width: float          # of sunglasses
     eye_x: float = 0.5
-    hat_y: float = 0.0        # down, where ears or horns stand above the head
-    hat_x: float = 0.0
+    hat_y: float = 0.0        # how far down, where ears or horns stand above the head
     hat_size: float = 1.0
 
 

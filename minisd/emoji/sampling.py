@@ -17,8 +17,8 @@ SAID = {"thing": 0.96, "style": 0.6, "background": 0.6, "size": 0.6, "place": 0.
 TILT, MAX_TILT = 7.0, 20.0                                 # degrees: standard deviation, and no more than
 SHIFT = {"small": 2.0, "usual": 6.0, "large": 2.0}         # pixels of 128, each way
 SCALE = {"small": 0.1, "usual": 0.07, "large": 0.04}       # ± this share
-ANGLES = {"striped": (0, 45, 90, 135), "dotted": (0, 45), "checked": (0,), "gradient": (0, 45, 90)}
-PERIODS = {"striped": (24, 44), "dotted": (26, 40), "checked": (28, 48)}
+ANGLES = {"plain": (90,), "striped": (0, 45, 90, 135), "dotted": (0, 45), "checked": (0,), "gradient": (0, 45, 90)}
+PERIODS = {"plain": (32, 32), "striped": (24, 44), "dotted": (26, 40), "checked": (28, 48), "gradient": (32, 32)}
 MAX_HIDDEN = {"plain": 0.5, "patterned": 0.25}             # so much of a drawing may have the ground's colour
 MIN_DIFFERENCE = 150                                       # between the colours of a pattern
 
@@ -85,13 +85,15 @@ def random_ground(rng: np.random.Generator, hidden: np.ndarray, parts: dict) -> 
 
 def random_pose(rng: np.random.Generator, scene: Scene) -> dict:
     """What no caption says: tilt, shift, scale, order, and how the pattern lies."""
-    low, high = PERIODS.get(scene.pattern, (32, 32))
-    tilt = round(float(np.clip(rng.normal() * TILT, -MAX_TILT, MAX_TILT)), 2)
-    right, down, scale, period, u, v = (2 * rng.random(6) - 1).round(4).tolist()
+    def between(low: float, high: float) -> float:
+        return round(float(rng.uniform(low, high)), 3)
+
     size = "large" if scene.other or scene.count > 1 else scene.size  # several have as little room as a large one
-    return {"tilt": tilt, "shift": (right * SHIFT[size], down * SHIFT[size]), "scale": 1 + SCALE[size] * scale,
-            "swapped": rng.random() < 0.5, "angle": choose(rng, ANGLES.get(scene.pattern, (90,))),
-            "period": (low + high) / 2 + (high - low) / 2 * period, "phase": (u, v)}
+    shift, scale = SHIFT[size], SCALE[size]
+    return {"tilt": round(float(np.clip(rng.normal() * TILT, -MAX_TILT, MAX_TILT)), 3),
+            "shift": (between(-shift, shift), between(-shift, shift)), "scale": between(1 - scale, 1 + scale),
+            "swapped": rng.random() < 0.5, "angle": choose(rng, ANGLES[scene.pattern]),
+            "period": between(*PERIODS[scene.pattern]), "phase": (between(0, 1), between(0, 1))}
 
 
 def random_words(rng: np.random.Generator, scene: Scene) -> dict:

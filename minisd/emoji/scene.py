@@ -26,6 +26,8 @@ PATTERNS = ("plain", "striped", "dotted", "checked", "gradient")
 RELATIONS = ("and", "next to", "above", "below")  # of two things; the first two leave open which is where
 NUMBERS = {1: "", 2: "two", 3: "three", 4: "four"}
 PARAPHRASES = 6
+IRREGULAR = {"die": "dice", "leaf": "leaves", "snowman": "snowmen", "fish": "fish", "cactus": "cacti",
+             "volcano": "volcanoes"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,9 @@ def validate(scene: Scene, articles: Mapping[str, str]) -> None:
                         ("paraphrase", range(PARAPHRASES)), ("relation", RELATIONS), ("count", NUMBERS),
                         ("pattern", PATTERNS)):
         check(what, getattr(scene, what), known)
+    for what, least, most in (("scale", 0.1, 2), ("period", 4, 128)):
+        if not least <= getattr(scene, what) <= most:
+            raise ValueError(f"{what}: {getattr(scene, what)}; it must be from {least} to {most}")
     if scene.pattern == "plain":
         check("second", scene.second, ("",))
     else:
@@ -141,13 +146,15 @@ def validate(scene: Scene, articles: Mapping[str, str]) -> None:
 
 def plural(name: str) -> str:
     """The plural of a concept's name: "cup of coffee", "cups of coffee"; "maple leaf", "maple leaves"."""
-    noun, rest = re.match(r"(.+?)( (?:of|in|with|screaming) .*)?$", name).groups(default="")
+    noun, *rest = re.split(r"(?= (?:of|in|with|screaming) )", name, maxsplit=1)
     *first, last = noun.split(" ")
-    irregular = {"die": "dice", "leaf": "leaves", "snowman": "snowmen", "fish": "fish", "cactus": "cacti",
-                 "volcano": "volcanoes"}
-    ending = {"y": "ies"} if re.search(r"[^aeiou]y$", last) else {}
-    regular = last[:-1] + ending["y"] if ending else last + ("es" if re.search(r"(s|x|z|ch|sh)$", last) else "s")
-    return " ".join([*first, irregular.get(last, regular)]) + rest
+    if last in IRREGULAR:
+        last = IRREGULAR[last]
+    elif re.search(r"[^aeiou]y$", last):
+        last = last[:-1] + "ies"
+    else:
+        last += "es" if re.search(r"(s|x|z|ch|sh)$", last) else "s"
+    return " ".join([*first, last]) + "".join(rest)
 
 
 def thing_words(scene: Scene, articles: Mapping[str, str]) -> tuple[str, str]:
@@ -204,5 +211,5 @@ def caption(scene: Scene, articles: Mapping[str, str]) -> str:
             [f"{thing} {where} {on}", art and f"drawn as a {art}"],
             [bare, where, art, on_short],
         ][scene.paraphrase]
-    parts = (" ".join(part.split()) for part in parts)
-    return ", ".join(part for part in parts if part)
+    tidy = (" ".join(part.split()) for part in parts)
+    return ", ".join(part for part in tidy if part)

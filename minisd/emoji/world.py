@@ -50,16 +50,16 @@ class EmojiData:
         self.position = {c.name: i for i, c in enumerate(self.concepts)}
         self.articles = {c.name: c.article for c in self.concepts}
         self.codes = {c.name: c.code for c in self.concepts}
+        self.rows = dict(self.position)       # of the drawings in the sheets
         if subset == "core":
-            sheets = [read_sheet(folder / f"core-{s}.webp", len(self.concepts) + len(EXTRA), COLUMNS["core"], (128,))
-                      for s in STYLES]
-            self.rows = self.position | {name: len(self.concepts) + i for i, name in enumerate(EXTRA)}
-        else:
-            sheets = [read_sheet(folder / f"{s}.webp", len(everything), COLUMNS["full"], (64, 128)) for s in STYLES]
-            self.rows = self.position
-        self.sprites = np.stack(sheets, axis=1)                                # (drawings, 4, C, C, 4)
-        self.resolution = self.sprites.shape[2]                                # C, the largest that is drawn
-        self.hidden = hidden(self.sprites)                                     # (drawings, 4, 12)
+            self.rows |= {name: len(self.concepts) + i for i, name in enumerate(EXTRA)}
+        self.sheets, cells = {}, (128,) if subset == "core" else (64, 128)
+        for style in STYLES:                  # (drawings, C, C, 4) each
+            path = folder / (f"core-{style}.webp" if subset == "core" else f"{style}.webp")
+            self.sheets[style] = read_sheet(path, len(self.rows), COLUMNS[subset], cells)
+            cells = self.sheets[style].shape[1:2]
+        self.resolution = cells[0]            # C, the largest that is drawn
+        self.hidden = np.stack([hidden(sheet) for sheet in self.sheets.values()], axis=1)   # (drawings, 4, 12)
         self.weights = np.cumsum([HEAD_WEIGHT if c.name in HEADS else 1.0 for c in self.concepts])
         self.counted = [i for i, c in enumerate(self.concepts) if c.article and c.core]
 
@@ -86,8 +86,7 @@ class EmojiData:
         name: a concept, or one of EXTRA.
         """
         check("style", style, STYLES)
-        row = self.rows[name] if name in self.rows else self.position[self._known("concept", name)]
-        return self.sprites[row, self.styles.index(style)]
+        return self.sheets[style][self.rows[name if name in self.rows else self._known("concept", name)]]
 
     # Pictures
 
@@ -159,15 +158,14 @@ class EmojiData:
 def hidden(sprites: np.ndarray) -> np.ndarray:
     """How much of each drawing would not show on a ground of each colour: the share of it that is NEAR to that colour.
 
-    sprites: (drawings, 4, C, C, 4); 16 x 16 of the pixels are enough. Returns (drawings, 4, 12).
+    sprites: (drawings, C, C, 4); 16 x 16 of the pixels are enough. Returns (drawings, 12).
     """
-    step = sprites.shape[2] // 16
-    pixels = torch.from_numpy(sprites[:, :, step // 2::step, step // 2::step].astype(np.float32))
-    pixels = pixels.flatten(2, 3)                                             # (drawings, 4, 256, 4)
-    weight = pixels[..., 3] / pixels[..., 3].sum(dim=2, keepdim=True)
+    step = sprites.shape[1] // 16
+    pixels = torch.from_numpy(sprites[:, step // 2::step, step // 2::step].astype(np.float32)).flatten(1, 2)
+    weight = pixels[..., 3] / pixels[..., 3].sum(dim=1, keepdim=True)         # (drawings, 256)
     palette = torch.tensor(list(BACKGROUNDS.values()), dtype=torch.float32)
     distance = torch.cdist(pixels[..., :3], palette, compute_mode="donot_use_mm_for_euclid_dist")
-    return torch.einsum("dsp,dspc->dsc", weight, (distance < NEAR).float()).numpy()
+    return torch.einsum("dp,dpc->dc", weight, (distance < NEAR).float()).numpy()
 
 
 def tokenizer_corpus(seed: int = 0, count: int = 20_000) -> list[str]:
