@@ -18,16 +18,16 @@ from minisd.weights import load_weights, save_weights
 
 
 class ImageEncoder(nn.Module):
-    """A small convolutional net: (B, 3, 32, 32) in [-1, 1] → (B, width)."""
+    """A small convolutional net: (B, 3, R, R) in [-1, 1] → (B, width)."""
 
-    def __init__(self, width: int, channels: tuple[int, ...] = (32, 64, 128, 256)):
+    def __init__(self, width: int, resolution: int = 32, channels: tuple[int, ...] = (32, 64, 128, 256)):
         super().__init__()
         layers = []
         for before, after in zip((3, *channels), channels):  # each halves height and width
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU(),
                        nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
-        self.features = nn.Sequential(*layers)  # → (B, 256, 2, 2): where on the picture is kept
-        self.projection = nn.Linear(4 * channels[-1], width, bias=False)
+        self.features = nn.Sequential(*layers)  # → (B, 256, R/16, R/16): where on the picture is kept
+        self.projection = nn.Linear((resolution // 2 ** len(channels)) ** 2 * channels[-1], width, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.projection(self.features(images).flatten(1))
@@ -36,22 +36,23 @@ class ImageEncoder(nn.Module):
 class CLIP(nn.Module):
     """Both towers, their projections into one space, and a learnt temperature."""
 
-    def __init__(self, text_encoder: TextEncoder):
+    def __init__(self, text_encoder: TextEncoder, resolution: int = 32):
+        """resolution: of the pictures that the image tower sees."""
         super().__init__()
         config = text_encoder.config
         self.text_encoder = text_encoder
         self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
-        self.image_encoder = ImageEncoder(config.projection_dim)
+        self.image_encoder = ImageEncoder(config.projection_dim, resolution)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, text_encoder: TextEncoder) -> Self:
+    def from_pretrained(cls, folder: str | Path, text_encoder: TextEncoder, resolution: int = 32) -> Self:
         """The text tower as it is, with what training put beside it: projections and image tower.
 
         Raises:
             FileNotFoundError, ValueError: no weights in the folder, damaged ones, or those of other sizes.
         """
-        clip = cls(text_encoder)
+        clip = cls(text_encoder, resolution)
         weights = load_weights(folder, "model") | {
             f"text_encoder.{name}": tensor for name, tensor in text_encoder.state_dict().items()}
         try:
@@ -74,7 +75,7 @@ class CLIP(nn.Module):
         return F.normalize(self.text_projection(hidden[torch.arange(len(end)), end]).float(), dim=-1)
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, 32, 32) in [-1, 1] → unit vectors (B, projection_dim)."""
+        """Pictures (B, 3, R, R) in [-1, 1] → unit vectors (B, projection_dim)."""
         return F.normalize(self.image_encoder(images).float(), dim=-1)
 
     def scale(self) -> Tensor:
@@ -82,12 +83,16 @@ class CLIP(nn.Module):
         return self.logit_scale.exp().clamp(max=100)
 
 
-def contrastive_loss(text: Tensor, images: Tensor, scale: Tensor) -> Tensor:
+def contrastive_loss(text: Tensor, images: Tensor, scale: Tensor, wrong: Tensor | None = None) -> Tensor:
     """Cross-entropy of finding one's partner, caption to picture and picture to caption (figure 3).
 
     Args:
         text, images: (B, width) unit vectors; row k of one belongs to row k of the other.
+        wrong: (B, width), one more caption for each picture, which is not its own.
     """
-    logits = scale * text @ images.T  # (B, B)
-    partner = torch.arange(len(text), device=text.device)
-    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+    logits = scale * text @ images.T  # (B, B): captions down, pictures across
+    partner = torch.arange(text.shape[0], device=text.device)
+    answers = logits.T
+    if wrong is not None:
+        answers = torch.cat([answers, scale * (images * wrong).sum(dim=1, keepdim=True)], dim=1)  # (B, B + 1)
+    return (F.cross_entropy(logits, partner) + F.cross_entropy(answers, partner)) / 2

@@ -1,15 +1,18 @@
 """Put trained parts together into the folder that `StableDiffusion.from_pretrained` opens.
 
-    python -m minisd.training.assemble assets/mini
+    python -m minisd.training.assemble assets/mini --runs runs/vae64
     python -m minisd.training.assemble assets/mini-inpaint --vae assets/mini --clip assets/mini --unet runs/inpaint
 
-Beside the half-precision weights the folder gets `training/`, each run's log, thinned out, and its curves;
-`samples.png` shows what the model draws.
+Beside the half-precision weights the folder gets `training/`: each run's log, thinned out, its scores and last picture,
+and the curves of all; `samples.png` shows what the model draws.
 """
 
 import argparse
 import csv
+import shutil
 import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +22,40 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from minisd import VAE, DDIMScheduler, StableDiffusion, TextEncoder, Tokenizer, UNet
-from minisd.emoji.data import STYLES, EmojiData, Scene
+from minisd.emoji.scene import STYLES, Scene
+from minisd.emoji.world import EmojiData
 from minisd.images import tensor_to_images
 from minisd.training.unet import SCHEDULE
 
-SHOWN = [("a pizza", "white"), ("a cat face", "blue"), ("a rocket", "yellow"), ("a red apple", "green"),
-         ("a sunflower", "purple"), ("a robot", "pink")]
+SHOWN = ("a red apple on a blue background", "a cat face wearing a top hat on a yellow background",
+         "a rocket on a striped red and white background", "a panda next to a pizza on a white background",
+         "three bananas on a pink background", "a small frog at the top left on a green background")
 
 
-def assemble(folder: Path, vae: Path, clip: Path, unet: Path) -> None:
-    """Write the five parts in fp16, and the logs and curves of the runs that made them."""
+def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Path] = ()) -> None:
+    """Write the five parts in fp16, and what the runs that made them left: logs, scores, pictures, curves.
+
+    Args:
+        vae, clip, unet: the runs' folders, or one of an assembled model.
+        runs: of further runs, whose logs belong to the model's history.
+    """
     sd = StableDiffusion(
         tokenizer=Tokenizer.from_pretrained(clip / "tokenizer"),
         text_encoder=TextEncoder.from_pretrained(clip / "text_encoder", torch.float32),
         unet=UNet.from_pretrained(unet / "unet", torch.float32), vae=VAE.from_pretrained(vae / "vae", torch.float32),
         scheduler=DDIMScheduler(**SCHEDULE))
     sd.save_pretrained(folder, dtype=torch.float16)
-    (folder / "training").mkdir(exist_ok=True)
-    runs = {run.name: read_log(run / "log.csv") for run in (vae, clip, unet) if (run / "log.csv").exists()}
-    for name, rows in runs.items():
-        write_thinned(rows, folder / "training" / f"{name}.csv")
-    draw_curves(runs, folder / "training" / "curves.png")
+    history = folder / "training"
+    history.mkdir(exist_ok=True)
+    logs = {run.name: read_log(run / "log.csv") for run in (*runs, vae, clip, unet) if (run / "log.csv").exists()}
+    for name, rows in logs.items():
+        write_thinned(rows, history / f"{name}.csv")
+    for run in (*runs, vae, clip, unet):
+        if (run / "scores.csv").exists():
+            shutil.copyfile(run / "scores.csv", history / f"{run.name}-scores.csv")
+        if pictures := sorted(run.glob("picture-*.png")):
+            shutil.copyfile(pictures[-1], history / f"{run.name}.png")
+    draw_curves(logs, history / "curves.png")
     draw = draw_samples if sd.unet.config.in_channels == 4 else draw_inpainted
     draw(sd, folder / "samples.png")
 
@@ -79,47 +95,46 @@ def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
 
 
 def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
-    """A table of pictures, the first that seed 0 gives: styles down, things and backgrounds across."""
-    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    """A table of pictures, the first that seed 0 gives: styles down, what is on them across."""
+    figure = Figure(figsize=(12, 8.6), layout="constrained")
     axes = figure.subplots(len(STYLES), len(SHOWN))
     for row, style in zip(axes, STYLES.values()):
-        prompts = [f"a {style} of {thing} on a {colour} background" for thing, colour in SHOWN]
+        prompts = [f"a {style} of {things}" for things in SHOWN]
         images = sd.text_to_image(prompts, guidance_scale=guidance_scale, seed=0, progress=False)
         for axis, image in zip(row, images):
             axis.imshow(image.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(f"a {style}", fontsize=11)
-    for axis, (thing, colour) in zip(axes[0], SHOWN):
-        axis.set_title(f"{thing},\n{colour}", fontsize=11)
+        row[0].set_ylabel(f"a {style} of", fontsize=11)
+    for axis, things in zip(axes[0], SHOWN):
+        axis.set_title("\n".join(textwrap.wrap(things, 22)), fontsize=10)
     figure.savefig(path, dpi=120)
 
 
 def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
-    """Pictures with a hole, and filled: the same thing again, another background, another thing."""
-    data = EmojiData("core")
-    examples = [  # what is given, the hole (top, left, bottom, right, or all but the object), what it becomes
-        (Scene("pizza", "3d", "cyan"), (20, 20, 46, 46), Scene("pizza", "3d", "cyan")),
-        (Scene("cat face", "flat", "blue"), (0, 32, 64, 64), Scene("cat face", "flat", "blue")),
-        (Scene("rocket", "cartoon", "yellow"), (0, 24, 40, 64), Scene("rocket", "cartoon", "yellow")),
-        (Scene("robot", "sticker", "green"), None, Scene("robot", "sticker", "purple")),
-        (Scene("sunflower", "3d", "white"), (4, 4, 60, 60), Scene("red apple", "3d", "white")),
-        (Scene("grinning face", "flat", "pink"), (14, 4, 38, 60),
-         Scene("smiling face with sunglasses", "flat", "pink"))]
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    """Pictures with a hole, and filled: the same thing again, another ground, another thing."""
+    data = EmojiData()
+    cat = Scene("cat face", "flat", "blue")
+    examples = [  # what is given; the hole (top, left, bottom, right of 128, or all but the thing); what is asked for
+        (Scene("pizza", "3d", "cyan"), (40, 40, 92, 92), "a pizza"),
+        (replace(cat, pattern="striped", second="white"), (0, 64, 128, 128), "a cat face"),
+        (Scene("rocket", "cartoon", "yellow"), (0, 48, 80, 128), "a rocket"),
+        (Scene("robot", "sticker", "green"), None, "a robot on a purple background"),
+        (Scene("sunflower", "3d"), (8, 8, 120, 120), "a red apple"),
+        (Scene("panda", "flat", "pink"), (0, 20, 50, 108), "a panda wearing a top hat")]
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     axes = figure.subplots(2, len(examples))
     for column, (given, box, wanted) in zip(axes.T, examples):
-        image, mask = data.draw(given)[None], torch.zeros(1, 1, 64, 64)
+        image, mask = data.draw(given)[None], torch.zeros(1, 1, data.resolution, data.resolution)
         if box is None:
             mask = (data.mask(given)[None] < 0.5).float()
         else:
             mask[..., box[0]: box[2], box[1]: box[3]] = 1
-        filled = sd.inpaint(data.caption(wanted), image, mask, guidance_scale=guidance_scale, seed=0, output="pt",
-                            progress=False)
+        filled = sd.inpaint(wanted, image, mask, guidance_scale=guidance_scale, seed=0, output="pt", progress=False)
         for axis, pixels in zip(column, (image * (1 - mask) / 2 + 0.5, filled)):
             picture, = tensor_to_images(pixels)
             axis.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
-        column[1].set_xlabel("\n".join(textwrap.wrap(data.caption(wanted), 22)), fontsize=8.5)
+        column[1].set_xlabel("\n".join(textwrap.wrap(wanted, 22)), fontsize=10)
     axes[0, 0].set_ylabel("given", fontsize=11)
     axes[1, 0].set_ylabel("filled", fontsize=11)
     figure.savefig(path, dpi=120)
@@ -130,6 +145,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write")
     for part in ("vae", "clip", "unet"):
         parser.add_argument(f"--{part}", type=Path, default=Path("runs") / part, help="the run's folder (%(default)s)")
+    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further runs whose logs belong to the model")
     assemble(**vars(parser.parse_args()))
 
 

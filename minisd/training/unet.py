@@ -119,8 +119,9 @@ class UNetTask(Task):
         if self.pool is None or self.pool.number != number:
             self.pool = None  # the old one's memory
             key = f"{type(self).__name__} seed {self.seed} {self.config()}"
-            self.pool = Pool.open(self.folder / "pool.safetensors", number, key, self.options.pool,
-                                  lambda indices: self.encode(indices, self.seed, "train"))
+            with self.exact():
+                self.pool = Pool.open(self.folder / "pool.safetensors", number, key, self.options.pool,
+                                      lambda indices: self.encode(indices, self.seed, "train"))
         return self.pool
 
     @torch.no_grad()
@@ -131,10 +132,13 @@ class UNetTask(Task):
 
     def posterior(self, images: Tensor) -> dict[str, Tensor]:
         vae = self.frozen.to(self.unet.device).vae
-        with torch.autocast(self.unet.device.type, enabled=False):
-            posterior = vae.encode(images.to(self.unet.device))
+        posterior = vae.encode(images.to(self.unet.device))
         factor = vae.config.scaling_factor
         return {"mean": (factor * posterior.mean).cpu(), "std": (factor * posterior.std).cpu()}
+
+    def exact(self) -> torch.autocast:
+        """In float32, also inside the loop's autocast."""
+        return torch.autocast(self.unet.device.type, enabled=False)
 
     # --- the loss ---------------------------------------------------------------------------------------------
 
@@ -184,7 +188,9 @@ class UNetTask(Task):
     def score(self, count: int = 512) -> tuple[str, float]:
         """The loss on held-out scenes, always with the same noise and times."""
         if self.pool is None:  # of the averaged weights, which are not trained and need no other pool
-            self.pool = Pool(0, encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout")))
+            with self.exact():
+                held_out = encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
+            self.pool = Pool(0, held_out)
         batch = Batch(list(range(count)), count, slice(0, count), torch.Generator().manual_seed(HELD_OUT))
         return "held-out loss", float(self.loss(self.pool, batch, caption_dropout=0.0))
 

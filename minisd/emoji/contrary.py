@@ -1,0 +1,52 @@
+"""Captions that are wrong in one word: what CLIP must tell apart to know more than which things a picture shows."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minisd.emoji.heads import WORN
+from minisd.emoji.sampling import choose
+from minisd.emoji.scene import BACKGROUNDS, NUMBERS, PATTERNS, PLACES, STYLES, Scene
+
+KINDS = ("relation", "worn", "place", "count", "style", "background", "pattern")
+
+
+def contrary(scene: Scene, rng: np.random.Generator, kind: str | None = None) -> Scene | None:
+    """The scene with one part of what its caption says made another: its caption is untrue of the picture.
+
+    Args:
+        kind: which part, one of KINDS; None takes any that the caption says.
+
+    Returns:
+        None where the caption says nothing of that kind (with kind None: nothing but the name of a thing).
+    """
+    kinds = [one for one in (KINDS if kind is None else (kind,)) if says(scene, one)]
+    if not kinds:
+        return None
+    kind = choose(rng, kinds)
+    known = {"relation": ("above", "below"), "worn": WORN, "place": PLACES, "count": NUMBERS, "style": STYLES,
+             "background": BACKGROUNDS, "pattern": PATTERNS}[kind]
+    others = [word for word in known if word not in (getattr(scene, kind), *forbidden(scene, kind))]
+    return replace(scene, **{kind: choose(rng, others)})
+
+
+def says(scene: Scene, kind: str) -> bool:
+    """Whether the scene's caption says something of this kind."""
+    if kind == "style":
+        return scene.says_style
+    if kind == "background":
+        return scene.says_background
+    if kind == "pattern":  # without its second colour a plain ground cannot become another
+        return scene.says_background and scene.pattern != "plain"
+    if not scene.says_thing:
+        return False
+    return {"relation": bool(scene.other) and scene.relation in ("above", "below"),
+            "worn": bool(scene.worn) and scene.says_worn,
+            "place": scene.place != "centre" and scene.says_place,
+            "count": scene.count > 1 and scene.says_count}[kind]
+
+
+def forbidden(scene: Scene, kind: str) -> tuple:
+    """Values that would make no scene, or one whose caption says nothing of the kind."""
+    return {"place": ("centre",), "count": (1,), "pattern": ("plain",),
+            "background": (scene.second,)}.get(kind, ())
