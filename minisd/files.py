@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CONTRADICTS = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
+SUPERSEDED = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
 
 
 def read_json(path: Path) -> dict:
@@ -54,7 +54,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         written = {new, *(path for path in new.rglob("*") if path.is_dir())}
         for path in [p for p in folder.rglob("*") if p.is_file() or p.is_symlink()]:
             target = new / path.relative_to(folder)
-            if not target.exists() and not (target.parent in written and CONTRADICTS.search(path.name)):
+            if not target.exists() and not (target.parent in written and SUPERSEDED.search(path.name)):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_symlink():
                     target.symlink_to(os.readlink(path), target_is_directory=path.is_dir())

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 
-def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8, name: str = "image") -> Tensor:
+def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8) -> Tensor:
     """RGB images of one size, or a tensor (B, 3, H, W) in [-1, 1] → tensor (B, 3, H, W) in [-1, 1].
 
     Raises:
@@ -19,24 +19,24 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
     if not isinstance(image, Tensor):
         images = image if isinstance(image, list) else [image]
         if not images:
-            raise ValueError(f"{name} is an empty list; give at least one")
+            raise ValueError("image is an empty list; give at least one")
         for one in images:
             if not isinstance(one, Image.Image):
-                raise TypeError(f"{name} must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
-            check_depth(one.mode, name)
+                raise TypeError(f"image must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
+            check_depth(one.mode, "image")
             if one.mode != "RGB":
-                raise ValueError(f"{name} has mode {one.mode}; convert it first: {name}.convert('RGB')")
+                raise ValueError(f"image has mode {one.mode}; convert it first: image.convert('RGB')")
             if one.size != images[0].size:
-                raise ValueError(f"{name}: the images have different sizes, {images[0].size} and {one.size}")
+                raise ValueError(f"image: the images have different sizes, {images[0].size} and {one.size}")
         pixels = torch.from_numpy(np.stack([np.asarray(one) for one in images]))  # (B, H, W, 3), 0 to 255
         image = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     if image.ndim != 4 or image.shape[1] != 3 or not image.numel():
-        raise ValueError(f"{name} has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
+        raise ValueError(f"image has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
     if not image.is_floating_point():
-        raise ValueError(f"{name} is of {image.dtype}; a tensor must be of floating point, in [-1, 1]")
+        raise ValueError(f"image is of {image.dtype}; a tensor must be of floating point, in [-1, 1]")
     if not (image.min() >= -1.01 and image.max() <= 1.01):  # this way round, NaN is refused too
-        raise ValueError(f"{name} has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
-    check_size(image.shape[-2], image.shape[-1], multiple, name)
+        raise ValueError(f"image has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
+    check_size(image.shape[-2], image.shape[-1], multiple, "image")
     return image
 
 

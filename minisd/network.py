@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Self, get_args, get_origin
+from typing import Annotated, Self, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,12 @@ from minisd.weights import load_weights, save_weights
 
 # Fields of published config files which say who wrote the file and not what the network is.
 METADATA = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
+# Whole numbers with bounds of their own; those of a plain `int` field are 1 and a million.
+LayerCount = Annotated[int, range(1, 101)]
+TokenId = Annotated[int, range(0, 1_000_001)]
 
 
-class Config:
+class NetworkConfig:
     """Base of the networks' config dataclasses, whose fields are those of the published `config.json` files.
 
     `FIXED` names the published fields of which the networks here support only certain values (the first is
@@ -40,9 +43,9 @@ class Config:
                 continue
             if name in known:
                 taken[name] = tuple(value) if isinstance(value, list) else value
-                if not fits(name, taken[name], known[name]):
+                if not is_valid(taken[name], known[name]):
                     raise ValueError(f"{cls.__name__}: {name}={value!r} makes no sense; "
-                                     f"it must be {wording(known[name])}")
+                                     f"it must be {describe(known[name])}")
             elif name not in cls.FIXED:
                 raise ValueError(f"{cls.__name__}: unknown field {name!r} (value {value!r}); known are "
                                  f"{', '.join(sorted({*known, *cls.FIXED}))}")
@@ -55,26 +58,35 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def fits(name: str, value, kind) -> bool:
-    """Whether a config's value is of a field's type, and not absurd: no layers by the million, no negative widths."""
+def is_valid(value, kind) -> bool:
+    """Whether a config's value is of its field's type, and not absurd: no billion layers, no negative widths."""
+    if (allowed := int_range(kind)) is not None:
+        return type(value) is int and value in allowed  # True is an int, too, but no number of layers
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(fits(name, item, get_args(kind)[0]) for item in value or [None])
-    if get_args(kind):  # one type or another
-        return any(fits(name, value, one) for one in get_args(kind))
-    if kind is int:
-        least, most = 0 if name.endswith("_id") else 1, 100 if "layers" in name else 1_000_000
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        return isinstance(value, tuple) and all(is_valid(item, get_args(kind)[0]) for item in value or [None])
+    if get_args(kind):  # a union
+        return any(is_valid(value, one) for one in get_args(kind))
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+        return type(value) in (int, float) and 0 < value < float("inf")
     return isinstance(value, kind)
 
 
-def wording(kind) -> str:
+def int_range(kind) -> range | None:
+    """The whole numbers that a field may hold; None if its type is not a whole number."""
+    if get_origin(kind) is Annotated:
+        return get_args(kind)[1]
+    return range(1, 1_000_001) if kind is int else None
+
+
+def describe(kind) -> str:
+    """A field's type in words, for error messages."""
+    if (allowed := int_range(kind)) is not None:
+        return f"a whole number from {allowed[0]} to {allowed[-1]}"
     if get_origin(kind) is tuple:
-        return f"a list, each {wording(get_args(kind)[0])}"
+        return f"a list, each {describe(get_args(kind)[0])}"
     if get_args(kind):
-        return " or ".join(wording(one) for one in get_args(kind))
-    return {int: "a positive whole number", float: "a positive number", bool: "true or false", str: "a word"}[kind]
+        return " or ".join(describe(one) for one in get_args(kind))
+    return {float: "a positive number", bool: "true or false", str: "a string"}[kind]
 
 
 class Network(nn.Module):
@@ -84,7 +96,7 @@ class Network(nn.Module):
     elsewhere, and what its weight file is called.
     """
 
-    CONFIG: type[Config]
+    CONFIG: type[NetworkConfig]
     CLASS_NAME: dict[str, str | list[str]]
     WEIGHTS: str
 
@@ -117,7 +129,7 @@ class Network(nn.Module):
             if key in ("_class_name", "model_type") and cls.CLASS_NAME.get(key, theirs) != theirs:
                 raise ValueError(f"{source}: config.json is that of a {theirs}, not of a {cls.__name__}")
         try:
-            with OnlyShapes():
+            with EmptyWeights():
                 network = cls(**config)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
@@ -159,8 +171,11 @@ class Network(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-class OnlyShapes(TorchFunctionMode):
-    """Inside it, layers are made without memory, and without drawing the numbers that training would start from."""
+class EmptyWeights(TorchFunctionMode):
+    """Inside it, layers are built on the meta device and not initialised: their weights are shapes without numbers.
+
+    (`with torch.device("meta")` would do, were it not that initialising a meta tensor imports 800 modules, in 1 s.)
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

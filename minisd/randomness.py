@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-Generator = torch.Generator | list[torch.Generator] | None
+Generators = torch.Generator | list[torch.Generator] | None
 
 
-def randn(shape: tuple[int, ...], generator: Generator = None, device: torch.device | str | None = None,
+def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None,
           dtype: torch.dtype | None = None) -> Tensor:
     """Standard normal numbers of the given shape.
 

@@ -19,17 +19,17 @@ from minisd.weights import read_safetensors
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 TEXT_PREFIX_V1, TEXT_PREFIX_V2 = "cond_stage_model.transformer.", "cond_stage_model.model."
 
-RESIDUAL_BLOCK = [
+RESIDUAL_BLOCK_NAMES = [
     (r"\.in_layers\.0\.", ".norm1."), (r"\.in_layers\.2\.", ".conv1."), (r"\.emb_layers\.1\.", ".time_emb_proj."),
     (r"\.out_layers\.0\.", ".norm2."), (r"\.out_layers\.3\.", ".conv2."), (r"\.skip_connection\.", ".conv_shortcut."),
 ]
-UNET = [
+UNET_NAMES = [
     (r"^time_embed\.0\.", "time_embedding.linear_1."), (r"^time_embed\.2\.", "time_embedding.linear_2."),
     (r"^input_blocks\.0\.0\.", "conv_in."), (r"^out\.0\.", "conv_norm_out."), (r"^out\.2\.", "conv_out."),
     (r"^middle_block\.0\.", "mid_block.resnets.0."), (r"^middle_block\.1\.", "mid_block.attentions.0."),
-    (r"^middle_block\.2\.", "mid_block.resnets.1."), *RESIDUAL_BLOCK,
+    (r"^middle_block\.2\.", "mid_block.resnets.1."), *RESIDUAL_BLOCK_NAMES,
 ]
-VAE = [
+VAE_NAMES = [
     (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
     (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
     (r"\.up\.(\d+)\.block\.", r".up_blocks.\1.resnets."),
@@ -40,7 +40,7 @@ VAE = [
     (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
     (r"\.norm_out\.", ".conv_norm_out."), (r"\.nin_shortcut\.", ".conv_shortcut."),
 ]
-TEXT_V2 = [
+TEXT_NAMES_V2 = [
     (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
     (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
     (r"^ln_final\.", "text_model.final_layer_norm."),
@@ -142,7 +142,7 @@ def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
             rest = name[match.end():]
             place = "resnets." if match[2] == "0" else "upsamplers." if rest.startswith("conv.") else "attentions."
             name = f"up_blocks.{level}.{place}{0 if place == 'upsamplers.' else i}.{rest}"
-        new[rename(name, UNET)] = tensor
+        new[rename(name, UNET_NAMES)] = tensor
 
     widths = [new[f"down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)]
     attends = [f"down_blocks.{level}.attentions.0.proj_in.weight" in new for level in range(levels)]
@@ -165,7 +165,7 @@ def convert_vae(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     new = {}
     for name, tensor in old.items():
         name = re.sub(r"(?<=decoder\.up\.)\d+", lambda match: str(levels - 1 - int(match[0])), name)
-        name = rename(name, VAE)
+        name = rename(name, VAE_NAMES)
         # the old attention was written with 1×1 convolutions, which are linear layers
         new[name] = tensor[:, :, 0, 0] if ".attentions." in name and tensor.ndim == 4 else tensor
     return {
@@ -188,7 +188,7 @@ def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
         for name, tensor in old.items():
             if name in ("text_projection", "logit_scale") or f"resblocks.{layers}." in name:
                 continue
-            name = rename(name, TEXT_V2)
+            name = rename(name, TEXT_NAMES_V2)
             if match := re.search(r"in_proj_(weight|bias)$", name):
                 for letter, part in zip("qkv", tensor.chunk(3)):
                     new[f"{name[:match.start()]}{letter}_proj.{match[1]}"] = part

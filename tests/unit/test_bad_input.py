@@ -158,9 +158,12 @@ def test_a_single_file_without_tensors_or_with_a_variant(tmp_path):
     ("unet", {"block_out_channels": [32, 96]}, "wrong shape: .* instead of"),
     # values of the wrong type, or absurd
     ("unet", {"block_out_channels": "wide"}, "block_out_channels='wide' makes no sense; it must be a list, each"),
-    ("unet", {"block_out_channels": []}, r"block_out_channels=\[\] makes no sense; it must be a list, each a posi"),
+    ("unet", {"block_out_channels": []}, r"block_out_channels=\[\] makes no sense; it must be a list, each a wh"),
     ("unet", {"block_out_channels": [32, -64]}, r"block_out_channels=\[32, -64\] makes no sense"),
-    ("unet", {"layers_per_block": 10**9}, "layers_per_block=1000000000 makes no sense; it must be a positive whole"),
+    ("unet", {"layers_per_block": 10**9}, "layers_per_block=1000000000 makes no sense"),
+    ("unet", {"layers_per_block": 101}, "layers_per_block=101 makes no sense; it must be a whole number from 1 to 100"),
+    ("text_encoder", {"num_hidden_layers": 101}, "num_hidden_layers=101 makes no sense"),
+    ("text_encoder", {"pad_token_id": -1}, "pad_token_id=-1 makes no sense; it must be a whole number from 0"),
     ("unet", {"in_channels": True}, "in_channels=True makes no sense"),
     ("vae", {"scaling_factor": "0.18"}, "scaling_factor='0.18' makes no sense; it must be a positive number"),
     ("vae", {"scaling_factor": float("nan")}, "scaling_factor=nan makes no sense"),
@@ -389,7 +392,7 @@ def test_shapes_that_networks_refuse(sd):
         sd.vae.decode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"TextEncoder: token ids have shape \(1, 78\); .* at most 77"):
         sd.text_encoder(torch.zeros(1, 78, dtype=torch.long))
-    with pytest.raises(ValueError, match="TextEncoder: token id 99999 is outside the vocabulary"):
+    with pytest.raises(ValueError, match="TextEncoder: token ids from 99999 to 99999; they must be from 0 to"):
         sd.text_encoder(torch.full((1, 77), 99999))
 
 

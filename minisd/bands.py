@@ -29,7 +29,7 @@ class Rows:
         return [(a, min(a + BAND, self.height)) for a in range(0, self.height, BAND)]
 
 
-def tiled_decode(decoder: nn.Module, z: Tensor) -> Tensor:
+def decode_in_bands(decoder: nn.Module, z: Tensor) -> Tensor:
     """What `decoder(z)` gives, (B, 3, 8h, 8w); the images of a batch one after the other."""
     return torch.cat([decode_one(decoder, one[None]) for one in z])
 
