@@ -100,7 +100,8 @@ def upsampled(conv: nn.Conv2d, x: Rows) -> Rows:
 
 def activated(norm: nn.GroupNorm, x: Rows) -> Rows:
     """Group norm with the statistics of the whole map, and SiLU."""
-    total = squares = count = 0
+    total, squares = torch.zeros(2, 1, norm.num_groups, dtype=torch.float64, device=norm.weight.device)
+    count = 0
     for a, b in x.bands():
         rows = x.read(a, b).float().unflatten(1, (norm.num_groups, -1))  # (1, G, C/G, rows, W)
         total += rows.sum(dim=(2, 3, 4), dtype=torch.float64)

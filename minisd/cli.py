@@ -4,8 +4,10 @@ import argparse
 import random
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -13,6 +15,7 @@ from PIL import Image, ImageOps
 from minisd import StableDiffusion
 from minisd.files import assets_folder, check_folder
 from minisd.images import check_depth, check_size
+from minisd.pipeline import Images
 
 SIDE_HELP = "height and width of the picture; the model's own size if left out"
 
@@ -93,13 +96,13 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
 # --- the commands ---------------------------------------------------------------------------------------------
 
 
-def generate(options) -> None:
+def generate(options: Namespace) -> None:
     files, sd, settings = prepare(options)
     images = sd.text_to_image(options.prompt, height=options.height, width=options.width, **settings)
     save(files, images, options, sd, settings)
 
 
-def img2img(options) -> None:
+def img2img(options: Namespace) -> None:
     image = open_image(options.image)  # before the model: a wrong name does not cost its loading
     files, sd, settings = prepare(options)
     settings["strength"] = options.strength
@@ -107,7 +110,7 @@ def img2img(options) -> None:
     save(files, images, options, sd, settings)
 
 
-def inpaint(options) -> None:
+def inpaint(options: Namespace) -> None:
     image, mask = open_image(options.image), open_image(options.mask)
     if mask.size != image.size:
         raise ValueError(f"{options.mask} is {mask.width}×{mask.height} pixels, {options.image} is "
@@ -118,13 +121,13 @@ def inpaint(options) -> None:
     save(files, sd.inpaint(options.prompt, image, mask, **settings), options, sd, settings)
 
 
-def train_network(options) -> None:
+def train_network(options: Namespace) -> None:
     from minisd.training.command import run
 
     run(options)
 
 
-def evaluate(options) -> None:
+def evaluate(options: Namespace) -> None:
     from minisd.emoji import CLIP, Classifier, EmojiData, evaluation
 
     if options.count < 2:
@@ -145,7 +148,7 @@ def evaluate(options) -> None:
     print(evaluation.table(rows) + remark + f"Also in {options.out}.")
 
 
-def info(options) -> None:
+def info(options: Namespace) -> None:
     sd = StableDiffusion.from_pretrained(options.model, device="cpu", variant=options.variant)
     side = sd.unet.config.sample_size * sd.vae.downscale
     width = sd.text_encoder.config.hidden_size
@@ -168,7 +171,7 @@ def info(options) -> None:
 # --- what they share ------------------------------------------------------------------------------------------
 
 
-def prepare(options):
+def prepare(options: Namespace) -> tuple[list[Path], StableDiffusion, dict[str, Any]]:
     """What the three drawing commands begin with: where to save, the model, and the arguments that all jobs take."""
     if options.seed is None:
         options.seed = random.randrange(2**32)
@@ -180,7 +183,7 @@ def prepare(options):
                        "guidance_scale": options.guidance, "num_images": options.num, "seed": options.seed}
 
 
-def name_files(options) -> list[Path]:
+def name_files(options: Namespace) -> list[Path]:
     """--out is a .png file, or a folder; several pictures have their seeds in their names."""
     if options.num > 10_000:
         raise ValueError(f"--num is {options.num}; it must be a whole number from 1 to 10,000")
@@ -197,7 +200,7 @@ def name_files(options) -> list[Path]:
     return [out / name for name in names]
 
 
-def open_image(path: str):
+def open_image(path: str) -> Image.Image:
     """Open a picture in RGB, turned as its camera says.
 
     Raises:
@@ -211,12 +214,12 @@ def open_image(path: str):
     except Exception as error:  # Pillow raises half a dozen types for damaged files
         raise ValueError(f"{path} is not a picture that can be opened: {error}") from None
     check_depth(image.mode, path)
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise ValueError(f"{path} is transparent in places; save it without transparency, on white for instance")
     return image.convert("RGB")
 
 
-def crop_and_resize(image, sd, options):
+def crop_and_resize(image: Image.Image, sd: StableDiffusion, options: Namespace) -> Image.Image:
     """Cut a picture in the middle to the model's shape (or --width and --height), and make it that size."""
     side = sd.unet.config.sample_size * sd.vae.downscale
     width = side if options.width is None else options.width
@@ -225,8 +228,9 @@ def crop_and_resize(image, sd, options):
     return ImageOps.fit(image, (width, height))
 
 
-def save(files: list[Path], images: list, options, sd, settings: dict) -> None:
+def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffusion, settings: dict) -> None:
     """Write PNGs that carry prompt and settings, and print where they are."""
+    assert isinstance(images, list)  # of Pillow images; tensors only if asked for
     from PIL.PngImagePlugin import PngInfo
 
     settings = {"prompt": options.prompt, **settings, "num_images": 1, "height": images[0].height,

@@ -1,5 +1,6 @@
 """Pictures in and out: Pillow images on one side, tensors on the other, checked on the way."""
 
+from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
@@ -40,7 +41,7 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
     return image
 
 
-def mask_to_tensor(mask: Image.Image | Tensor, size: tuple[int, int]) -> Tensor:
+def mask_to_tensor(mask: Image.Image | Tensor, size: Sequence[int]) -> Tensor:
     """A grey mask → tensor (1 or B, 1, H, W) of zeros (keep) and ones (paint anew, from 50 % grey up).
 
     Raises:

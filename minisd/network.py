@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ LayerCount = Annotated[int, range(1, 101)]
 TokenId = Annotated[int, range(0, 1_000_001)]
 
 
+@dataclasses.dataclass(frozen=True)
 class NetworkConfig:
     """Base of the networks' config dataclasses, whose fields are those of the published `config.json` files.
 
@@ -27,7 +29,7 @@ class NetworkConfig:
     network, and is refused.
     """
 
-    FIXED: dict[str, tuple] = {}
+    FIXED: ClassVar[dict[str, tuple]] = {}
 
     @classmethod
     def from_dict(cls, values: dict) -> Self:
@@ -58,7 +60,7 @@ class NetworkConfig:
         return dataclasses.asdict(self)
 
 
-def is_valid(value, kind) -> bool:
+def is_valid(value: Any, kind: Any) -> bool:
     """Whether a config's value is of its field's type, and not absurd: no billion layers, no negative widths."""
     if (allowed := int_range(kind)) is not None:
         return type(value) is int and value in allowed  # True is an int, too, but no number of layers
@@ -71,14 +73,14 @@ def is_valid(value, kind) -> bool:
     return isinstance(value, kind)
 
 
-def int_range(kind) -> range | None:
+def int_range(kind: Any) -> range | None:
     """The whole numbers that a field may hold; None if its type is not a whole number."""
     if get_origin(kind) is Annotated:
         return get_args(kind)[1]
     return range(1, 1_000_001) if kind is int else None
 
 
-def describe(kind) -> str:
+def describe(kind: Any) -> str:
     """A field's type in words, for error messages."""
     if (allowed := int_range(kind)) is not None:
         return f"a whole number from {allowed[0]} to {allowed[-1]}"
@@ -100,7 +102,7 @@ class Network(nn.Module):
     CLASS_NAME: dict[str, str | list[str]]
     WEIGHTS: str
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__()
         self.config = self.CONFIG.from_dict(config)
 
@@ -177,7 +179,7 @@ class EmptyWeights(TorchFunctionMode):
     (`with torch.device("meta")` would do, were it not that initialising a meta tensor imports 800 modules, in 1 s.)
     """
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
@@ -194,8 +196,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:
     """Compare names and shapes; the error names what is missing, what is left over and what has the wrong shape."""
-    def listed(names) -> str:
-        names = sorted(names)
+    def listed(found: Iterable[str]) -> str:
+        names = sorted(found)
         return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
     problems = []

@@ -6,6 +6,7 @@ sentence that says what can be seen, for readers who cannot see it.
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -28,7 +29,7 @@ DPI, PICTURE_DPI = 144, 100  # sharp on paper and on good screens; noise takes r
 
 
 def figure(rows: int = 1, columns: int = 1, width: float = 8, height: float = 3,
-           **options) -> tuple[Figure, np.ndarray]:
+           **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of so many inches and its axes, always (rows, columns); options as for matplotlib's `subplots`."""
     with mpl.rc_context(STYLE):
         made = Figure(figsize=(width, height), dpi=DPI)
@@ -64,7 +65,7 @@ def to_array(picture: Tensor | np.ndarray | Image.Image) -> np.ndarray:
 
 
 def put(axis: Axes, picture: Tensor | np.ndarray | Image.Image, title: str = "", fontsize: float = 9.5,
-        **options) -> None:
+        **options: Any) -> None:
     """Draw a picture on an axis, without ticks, its pixels as squares."""
     axis.imshow(to_array(picture), interpolation="nearest", **{"vmin": 0, "vmax": 1, "cmap": "gray"} | options)
     axis.set(xticks=[], yticks=[])
@@ -104,7 +105,7 @@ def pictures(rows: Sequence[Sequence] | dict[str, Sequence], titles: Sequence[st
     return made
 
 
-def heatmap(axis: Axes, table: Tensor | np.ndarray, title: str = "", signed: bool = False, **options) -> None:
+def heatmap(axis: Axes, table: Tensor | np.ndarray, title: str = "", signed: bool = False, **options: Any) -> None:
     """A table of numbers as colours; signed ones from blue (below zero) over white to red."""
     table = table.detach().float().cpu().numpy() if isinstance(table, Tensor) else np.asarray(table)
     if signed:

@@ -8,6 +8,7 @@ arithmetic besides.
 
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ class Ignored:
 
 
 # Besides tensors, the published .ckpt files hold a callback's name as a key, and NumPy numbers.
-HARMLESS = [(Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+HARMLESS: list = [(Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
             (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), np.float64(0).__reduce__()[0],
             np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64))]
 
@@ -116,18 +117,18 @@ def rename(name: str, table: list[tuple[str, str]]) -> str:
     return name
 
 
-def count(names, pattern: str) -> int:
+def count(names: Iterable[str], pattern: str) -> int:
     """One more than the largest number that `pattern` finds in any name."""
     return 1 + max((int(match[1]) for name in names if (match := re.search(pattern, name))), default=-1)
 
 
 def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     old = without_prefix(weights, UNET_PREFIX)
-    ema = {name: weights.get("model_ema.diffusion_model" + name.replace(".", "")) for name in old}
-    old = {name: tensor if ema[name] is None else ema[name] for name, tensor in old.items()}
+    old = {name: weights.get("model_ema.diffusion_model" + name.replace(".", ""), tensor)
+           for name, tensor in old.items()}
 
     # A level of the way down is `layers` blocks and a down-sampling; the last level has none.
-    downs = sorted(int(re.search(r"\d+", name)[0]) for name in old if name.endswith(".op.weight"))
+    downs = sorted(int(name.split(".")[1]) for name in old if name.endswith(".op.weight"))
     layers, levels = downs[0] - 1, len(downs) + 1
     new = {}
     for name, tensor in old.items():

@@ -4,7 +4,9 @@ Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural L
 section 2.4; SD 2 uses the same architecture with other sizes (OpenCLIP ViT-H).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +37,7 @@ class TextEncoderConfig(NetworkConfig):
         "attention_dropout": (0.0,), "dropout": (0.0,), "initializer_factor": (1.0,), "initializer_range": (0.02,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"TextEncoderConfig: hidden_act={self.hidden_act!r} is not supported; "
                              f"it must be {' or '.join(map(repr, ACTIVATIONS))}")
@@ -49,7 +51,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Embeddings(nn.Module):
@@ -132,7 +134,7 @@ class TextEncoder(Network):
     WEIGHTS = "model"
     config: TextEncoderConfig
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__(**config)
         self.text_model = TextTransformer(self.config)
 

@@ -187,7 +187,8 @@ class Tokenizer:
             raise ValueError(f"vocab_size={vocab_size}; it must be at least 514: 256 bytes twice, start and end")
         counts = Counter(word for text in check_texts("texts", texts) for word in split_words(text))
         words, often = [to_symbols(word) for word in counts], list(counts.values())
-        pair_counts, where = Counter(), defaultdict(set)  # where: the words in which a pair occurs
+        pair_counts: Counter[tuple[str, str]] = Counter()
+        where: defaultdict[tuple[str, str], set[int]] = defaultdict(set)  # the words in which a pair occurs
 
         def count(i: int, sign: int) -> None:
             for pair in pairwise(words[i]):
@@ -196,7 +197,7 @@ class Tokenizer:
 
         for i in range(len(words)):
             count(i, +1)
-        merges = []
+        merges: list[tuple[str, str]] = []
         while len(merges) < vocab_size - 514 and any(pair_counts.values()):
             best = min(pair_counts, key=lambda pair: (-pair_counts[pair], pair))
             merges.append(best)
@@ -234,7 +235,7 @@ class Tokenizer:
                 raise ValueError(f"{folder / 'merges.txt'} is damaged: it is not UTF-8 text ({error})") from None
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
         try:
-            merges = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
+            merges: list = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
             return cls(vocab, merges, pad_id=padding_id(folder, vocab))
         except (ValueError, TypeError) as error:  # a merge of something else than strings is a TypeError
             raise ValueError(f"{folder}: {error}") from None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class UNetConfig(NetworkConfig):
         "resnet_skip_time_act": (False,), "resnet_out_scale_factor": (1.0,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
         for field, plain in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
             names = getattr(self, field)
@@ -171,8 +172,8 @@ class UNet(Network):
     WEIGHTS = "diffusion_pytorch_model"
     config: UNetConfig
 
-    def __init__(self, **config):
-        super().__init__(**config)
+    def __init__(self, **fields: Any):
+        super().__init__(**fields)
         config = self.config
         widths, heads = config.block_out_channels, config.heads
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
@@ -254,10 +255,11 @@ class UNet(Network):
         layers = {name.removesuffix(".transformer_blocks.0"): module.attn2
                   for name, module in self.named_modules() if isinstance(module, TransformerBlock)}
         before = {name: layer.recorded for name, layer in layers.items()}
+        maps: dict[str, list[Tensor]] = {name: [] for name in layers}
         try:
-            for layer in layers.values():
-                layer.recorded = []
-            yield {name: layer.recorded for name, layer in layers.items()}
+            for name, layer in layers.items():
+                layer.recorded = maps[name]
+            yield maps
         finally:
             for name, layer in layers.items():
                 layer.recorded = before[name]

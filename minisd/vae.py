@@ -6,6 +6,7 @@ Diffusion Models", section 3.1 and appendix G (this architecture).
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class VAEConfig(NetworkConfig):
         "mid_block_add_attention": (True,), "use_quant_conv": (True,), "use_post_quant_conv": (True,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
         for field, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             if (getattr(self, field) or (name,) * levels) != (name,) * levels:
@@ -82,7 +83,7 @@ class SelfAttention2d(Attention):
         super().__init__(channels, num_heads=1, bias=True)
         self.group_norm = nn.GroupNorm(groups, channels, EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # a map instead of a sequence, and no context
         pixels = self.group_norm(x.flatten(2)).transpose(1, 2)  # (B, C, H, W) → (B, H·W, C)
         return x + super().forward(pixels).transpose(1, 2).view_as(x)
 
@@ -188,7 +189,7 @@ class VAE(Network):
     WEIGHTS = "diffusion_pytorch_model"
     config: VAEConfig
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__(**config)
         channels = self.config.latent_channels
         self.encoder = Encoder(self.config)

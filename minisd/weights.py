@@ -36,9 +36,10 @@ def load_weights(folder: str | Path, name: str, variant: str | None = None) -> d
 
 def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]:
     """Weights divided over several files; the index says which tensor lies in which."""
-    places, weights = index.get("weight_map"), {}
+    places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise ValueError(f"{folder / index_name}: weight_map must say for each tensor the name of its file")
+    weights: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise ValueError(f"{folder / index_name} names {shard!r}, which is no safetensors file in that folder")
