@@ -1,4 +1,4 @@
-"""What the three networks have in common: a checked config, and a folder that holds config and weights."""
+"""What the three networks share: a checked config, and a folder that holds config and weights."""
 
 import dataclasses
 import json
@@ -13,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 from minisd.files import atomic_folder, read_json
 from minisd.weights import load_weights, save_weights
 
-# Fields of published config files which say who wrote the file and not what the network is.
+# Fields of published config files that say who wrote the file, not what the network is.
 METADATA = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version"}
-# Whole numbers with bounds of their own; those of a plain `int` field are 1 and a million.
+# Whole numbers with bounds of their own; a plain `int` field takes 1 to a million.
 LayerCount = Annotated[int, range(1, 101)]
 TokenId = Annotated[int, range(0, 1_000_001)]
 
@@ -24,9 +24,8 @@ TokenId = Annotated[int, range(0, 1_000_001)]
 class NetworkConfig:
     """Base of the networks' config dataclasses, whose fields are those of the published `config.json` files.
 
-    `FIXED` names the published fields of which the networks here support only certain values (the first is
-    what is meant when the field is absent): a file that sets one of them otherwise describes another
-    network, and is refused.
+    `FIXED` lists the published fields for which the networks here support certain values only (the first is what an
+    absent field means). A file with any other value describes a different network, and is refused.
     """
 
     FIXED: ClassVar[dict[str, tuple]] = {}
@@ -36,7 +35,7 @@ class NetworkConfig:
         """Check the fields of a published config one by one.
 
         Raises:
-            ValueError: for a field that is unknown, or has a value which is not supported.
+            ValueError: a field is unknown, or its value is not supported.
         """
         known = {field.name: field.type for field in dataclasses.fields(cls)}
         taken = {}
@@ -92,10 +91,10 @@ def describe(kind: Any) -> str:
 
 
 class Network(nn.Module):
-    """A network made from the fields of its published config, and kept in a folder of the published layout.
+    """A network that is built from the fields of its published config, and saved as a folder in the published layout.
 
-    A subclass says which dataclass its config is, under which class name the folder's `config.json` is known
-    elsewhere, and what its weight file is called.
+    A subclass names the dataclass of its config (`CONFIG`), the class that a published `config.json` names
+    (`CLASS_NAME`), and its weight file (`WEIGHTS`).
     """
 
     CONFIG: type[NetworkConfig]
@@ -117,7 +116,7 @@ class Network(nn.Module):
 
         Raises:
             FileNotFoundError: no config or no weights in the folder.
-            ValueError: a config of another network, a damaged file, or weights that do not fit the config.
+            ValueError: the config of another network, a damaged file, or weights that do not fit the config.
         """
         config = read_json(Path(folder) / "config.json")
         weights = load_weights(folder, cls.WEIGHTS, variant)
@@ -126,7 +125,7 @@ class Network(nn.Module):
     @classmethod
     def from_state_dict(cls, config: dict, weights: dict[str, Tensor], dtype: torch.dtype | None = None,
                         device: str | torch.device | None = None, source: str = "the state dict") -> Self:
-        """Build the network around tensors that exist already, so that nothing is held in memory twice."""
+        """Build the network around existing tensors, so that no weight is in memory twice."""
         for key, theirs in config.items():
             if key in ("_class_name", "model_type") and cls.CLASS_NAME.get(key, theirs) != theirs:
                 raise ValueError(f"{source}: config.json is that of a {theirs}, not of a {cls.__name__}")
@@ -138,17 +137,17 @@ class Network(nn.Module):
         weights = cls.published_names(weights)
         check_fit(network.state_dict(), weights, source)
         modules = dict(network.named_modules())
-        for name, tensor in weights.items():  # as load_state_dict(assign=True) does, whose own checks take longer
+        for name, tensor in weights.items():  # like load_state_dict(assign=True), whose own checks take longer
             module, _, parameter = name.rpartition(".")
             moved = tensor.to(device=device, dtype=dtype)
-            mapped = moved is tensor and moved.dtype == torch.float32  # still in its file; looking at it takes time
+            mapped = moved is tensor and moved.dtype == torch.float32  # still in its file; reading it takes time
             placed = moved if mapped else channels_last(moved)
             setattr(modules[module], parameter, nn.Parameter(placed, requires_grad=False))
         return network.eval()
 
     @staticmethod
     def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename parameters that older or newer files spell differently; here: none."""
+        """Rename parameters that older or newer files call differently; here: none."""
         return weights
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None, variant: str | None = None) -> None:
@@ -174,9 +173,9 @@ class Network(nn.Module):
 
 
 class EmptyWeights(TorchFunctionMode):
-    """Inside it, layers are built on the meta device and not initialised: their weights are shapes without numbers.
+    """Inside it, layers are built on the meta device and not initialised: their weights have shapes but no values.
 
-    (`with torch.device("meta")` would do, were it not that initialising a meta tensor imports 800 modules, in 1 s.)
+    (`with torch.device("meta")` would do, but to initialise a meta tensor PyTorch imports 800 modules, in a second.)
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -187,15 +186,15 @@ class EmptyWeights(TorchFunctionMode):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The channels of a pixel side by side in memory, in which convolutions run fastest.
+    """The same tensor with each pixel's channels adjacent in memory, the layout in which convolutions run fastest.
 
-    (`contiguous` would leave the strides of a 1 × 1 kernel as they are; gradients get these, and DDP compares them.)
+    (`contiguous` would leave a 1×1 kernel's strides as they are; its gradient has the new ones, and DDP compares them.)
     """
     return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:
-    """Compare names and shapes; the error names what is missing, what is left over and what has the wrong shape."""
+    """Compare names and shapes; the error lists what is missing, what is left over and what has the wrong shape."""
     def listed(found: Iterable[str]) -> str:
         names = sorted(found)
         return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -210,6 +209,6 @@ def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) 
     if shapes:
         problems.append(f"wrong shape: {listed(shapes)}")
     if other := [f"{name} ({tensor.dtype})" for name, tensor in given.items() if not tensor.is_floating_point()]:
-        problems.append(f"not floating point, as of a quantised model: {listed(other)}")
+        problems.append(f"not floating point, as in a quantised model: {listed(other)}")
     if problems:
         raise ValueError(f"{source}: the weights do not fit the config; " + "; ".join(problems))

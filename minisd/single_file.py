@@ -1,9 +1,8 @@
 """One file in the original CompVis or Stability layout, taken apart into U-Net, VAE and text encoder.
 
-Those repositories number the U-Net's blocks in a row (`input_blocks.4.1`), count the decoder's levels from
-the bottom, and SD 2 fuses the text encoder's query, key and value. In the tables below, each line
-is a pattern in an old name and what stands in its place in the new one; only the U-Net's numbers need a little
-arithmetic besides.
+Those repositories number the U-Net's blocks consecutively (`input_blocks.4.1`) and count the decoder's levels from the
+bottom; Stability's fuses the text encoder's query, key and value. Each line of the tables below is a pattern in an old
+name and its replacement in the new one; only the U-Net's block numbers take a little arithmetic as well.
 """
 
 import re
@@ -52,10 +51,10 @@ TEXT_NAMES_V2 = [
 
 
 class Ignored:
-    """Stands in for what the training framework left in old .ckpt files; nothing of it is run or kept."""
+    """Stands in for what the training framework left in old .ckpt files; none of it is run or kept."""
 
 
-# Besides tensors, the published .ckpt files hold a callback's name as a key, and NumPy numbers.
+# Besides tensors, the published .ckpt files hold a callback's class as a key, and NumPy scalars.
 HARMLESS: list = [(Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
             (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), np.float64(0).__reduce__()[0],
             np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64))]
@@ -73,7 +72,7 @@ def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
     try:
         with torch.serialization.safe_globals(HARMLESS):  # zip files only: older ones cannot be memory-mapped
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch raises half a dozen types here, and its advice is not to be repeated
+    except Exception as error:  # of half a dozen types; its message advises switching the check off
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(f"{path} was not opened: it is damaged, or a pickle that holds more than tensors"
                          f"{f' ({found[1]})' if found else ''}, which could run code on this computer. "
@@ -90,21 +89,21 @@ def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
 def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict[str, Tensor]]]:
     """{"unet", "vae", "text_encoder"}: (config, weights under the published diffusers names).
 
-    Sizes are read off the shapes. If the file holds averaged (EMA) weights of the U-Net, these are taken: they
-    are what the folder layout publishes.
+    Sizes are inferred from shapes. If the file also holds averaged (EMA) weights of the U-Net, those are used: they are
+    what is published in the folder layout.
 
     Raises:
         ValueError: not a whole Stable Diffusion 1 or 2 checkpoint.
     """
     for prefix, part in ((UNET_PREFIX, "U-Net"), (VAE_PREFIX, "VAE"), ("cond_stage_model.", "text encoder")):
         if not any(name.startswith(prefix) for name in weights):
-            raise ValueError(f"{source} holds no {part} (no tensor is called {prefix}…); "
+            raise ValueError(f"{source} holds no {part} (no tensor's name begins with {prefix}); "
                              "it is not a whole Stable Diffusion 1.x or 2.x checkpoint")
     try:
         return {"unet": convert_unet(weights), "vae": convert_vae(weights), "text_encoder": convert_text(weights)}
-    except (LookupError, TypeError, ValueError) as error:  # a tensor that every checkpoint has is not there
+    except (LookupError, TypeError, ValueError) as error:  # a tensor is missing that every checkpoint has
         raise ValueError(f"{source} is not a whole Stable Diffusion 1.x or 2.x checkpoint: "
-                         f"its layout is another one ({error})") from None
+                         f"its layout is a different one ({error})") from None
 
 
 def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -127,7 +126,7 @@ def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     old = {name: weights.get("model_ema.diffusion_model" + name.replace(".", ""), tensor)
            for name, tensor in old.items()}
 
-    # A level of the way down is `layers` blocks and a down-sampling; the last level has none.
+    # On the way down, each level is `layers` blocks and a downsampling layer; the last level has only blocks.
     downs = sorted(int(name.split(".")[1]) for name in old if name.endswith(".op.weight"))
     layers, levels = downs[0] - 1, len(downs) + 1
     new = {}
@@ -153,7 +152,7 @@ def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
         "in_channels": new["conv_in.weight"].shape[1], "out_channels": new["conv_out.weight"].shape[0],
         "block_out_channels": widths, "layers_per_block": layers, "use_linear_projection": linear,
         "cross_attention_dim": new[f"down_blocks.{first}.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1],
-        "attention_head_dim": [width // 64 for width in widths] if linear else 8,  # heads, in spite of the name
+        "attention_head_dim": [width // 64 for width in widths] if linear else 8,  # heads, despite the name
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
     }, new
@@ -167,7 +166,7 @@ def convert_vae(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     for name, tensor in old.items():
         name = re.sub(r"(?<=decoder\.up\.)\d+", lambda match: str(levels - 1 - int(match[0])), name)
         name = rename(name, VAE_NAMES)
-        # the old attention was written with 1×1 convolutions, which are linear layers
+        # the old attention was built from 1×1 convolutions, which are linear layers
         new[name] = tensor[:, :, 0, 0] if ".attentions." in name and tensor.ndim == 4 else tensor
     return {
         "in_channels": new["encoder.conv_in.weight"].shape[1], "out_channels": new["decoder.conv_out.weight"].shape[0],
@@ -183,7 +182,7 @@ def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
         new = {name: tensor for name, tensor in without_prefix(weights, TEXT_PREFIX_V1).items()
                if not name.endswith("position_ids")}
         activation, layers = "quick_gelu", count(new, r"layers\.(\d+)\.")
-    else:  # SD 2: OpenCLIP's, of which the last layer is not used
+    else:  # SD 2: OpenCLIP's names; its last layer is not used
         activation, layers = "gelu", count(old, r"resblocks\.(\d+)\.") - 1
         new = {}
         for name, tensor in old.items():

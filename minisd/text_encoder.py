@@ -1,4 +1,4 @@
-"""The text encoder: 77 token ids in, 77 vectors out, one for each token and all that stood before it.
+"""The text encoder: 77 token ids in, 77 vectors out, each for one token in the context of those before it.
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
 section 2.4; SD 2 uses the same architecture with other sizes (OpenCLIP ViT-H).
@@ -69,7 +69,7 @@ class Embeddings(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
-    """Each token looks at itself and at those before it."""
+    """Each token attends to itself and to those before it."""
 
     def __init__(self, channels: int, num_heads: int):
         super().__init__()
@@ -82,7 +82,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """To a greater width (four times, as published) and back, the same for every token."""
+    """Expand to a greater width (four times, in published models) and back, the same for every token."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -110,7 +110,7 @@ class Layer(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Embeddings, layers, a last layer norm."""
+    """Embeddings, layers, a final layer norm."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -152,7 +152,7 @@ class TextEncoder(Network):
         except IndexError:  # on a CPU; a GPU reports it later, if at all
             raise ValueError(f"TextEncoder: token ids from {int(token_ids.min())} to {int(token_ids.max())}; they must "
                              f"be from 0 to {self.config.vocab_size - 1}, the vocabulary. "
-                             "Do tokenizer and text encoder belong together?") from None
+                             "Does the tokenizer belong to this text encoder?") from None
 
     @staticmethod
     def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -29,12 +29,12 @@ class UNetConfig(NetworkConfig):
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: LayerCount = 2
     cross_attention_dim: int = 768  # width of the text encoder
-    attention_head_dim: int | tuple[int, ...] = 8  # despite its name the *number* of heads, one or one a level
+    attention_head_dim: int | tuple[int, ...] = 8  # despite its name the *number* of heads, for all levels or per level
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    use_linear_projection: bool = False  # True in SD 2: transformers go in and out through Linear, not Conv 1×1
+    use_linear_projection: bool = False  # True in SD 2: a transformer's projections are linear, not 1×1 convolutions
 
     FIXED = {
         "act_fn": ("silu",), "center_input_sample": (False,), "downsample_padding": (1,), "dropout": (0.0,),
@@ -63,7 +63,7 @@ class UNetConfig(NetworkConfig):
                                  f"each {plain!r} or {'CrossAttn' + plain!r}")
         if len(self.heads) != levels:
             raise ValueError(f"UNetConfig: attention_head_dim={self.attention_head_dim!r} must be one number "
-                             f"or {levels}, one a level")
+                             f"or {levels}, one per level")
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ def sinusoidal_embedding(timesteps: Tensor, channels: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Two layers that turn the sinusoids of t into what the residual blocks add."""
+    """Two layers that turn the sinusoids of t into the embedding that the residual blocks add."""
 
     def __init__(self, in_channels: int, channels: int):
         super().__init__()
@@ -114,7 +114,7 @@ class UNetBlock(nn.Module):
 
 
 class DownBlock(UNetBlock):
-    """Features at one resolution, then half of it. Everything computed here is also a skip."""
+    """Features at one resolution, then downsampling to half of it. Every map computed here is also a skip."""
 
     def __init__(self, in_channels: int, out_channels: int, heads: int | None, is_last: bool, config: UNetConfig):
         widths = [in_channels] + [out_channels] * config.layers_per_block
@@ -144,7 +144,7 @@ class MidBlock(UNetBlock):
 
 
 class UpBlock(UNetBlock):
-    """Features at one resolution, each beside a skip from the way down, then twice the resolution."""
+    """Features at one resolution, each concatenated with a skip from the way down, then upsampling to twice that."""
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: list[int], heads: int | None,
                  is_last: bool, config: UNetConfig):
@@ -202,12 +202,12 @@ class UNet(Network):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor, timesteps: Tensor | float, context: Tensor) -> Tensor:
-        """Predict the noise (or the velocity, if it was trained to).
+        """Predict the noise (or the velocity, if trained for it).
 
         Args:
             latents: (B, in_channels, h, w), noisy.
             timesteps: one number from 0 to 999, or (B,).
-            context: (B, tokens, cross_attention_dim), what the text encoder says.
+            context: (B, tokens, cross_attention_dim), the text encoder's output.
 
         Returns:
             (B, out_channels, h, w).
@@ -244,13 +244,13 @@ class UNet(Network):
 
     @contextmanager
     def record_attention(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect the cross-attention maps of every call made inside the `with` (but of a `with` inside it).
+        """Collect the cross-attention maps of all calls inside the `with`, except those inside a nested one.
 
             with unet.record_attention() as maps:
                 unet(latents, t, context)
-            maps["mid_block.attentions.0"][0]        # (B, heads, h·w, 77): the first call's
+            maps["mid_block.attentions.0"][0]        # (B, heads, h·w, 77), from the first call
 
-        A map's row says how much one pixel of that level listens to each of the 77 tokens; it sums to 1.
+        A map's row says how strongly one pixel of that level attends to each of the 77 tokens; it sums to 1.
         """
         layers = {name.removesuffix(".transformer_blocks.0"): module.attn2
                   for name, module in self.named_modules() if isinstance(module, TransformerBlock)}

@@ -1,4 +1,4 @@
-"""The variational autoencoder: from pixels to latents, 8 (or 4) times smaller each way, and back.
+"""The variational autoencoder: from pixels to latents, 8 times smaller along each side in Stable Diffusion, and back.
 
 Sources: Kingma & Welling 2014 (VAE); Rombach et al. 2022, "High-Resolution Image Synthesis with Latent
 Diffusion Models", section 3.1 and appendix G (this architecture).
@@ -28,7 +28,7 @@ class VAEConfig(NetworkConfig):
     in_channels: int = 3
     out_channels: int = 3
     latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)  # one a resolution, from full down
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)  # one per resolution, the full one first
     layers_per_block: LayerCount = 2
     norm_num_groups: int = 32
     sample_size: int = 512
@@ -47,15 +47,15 @@ class VAEConfig(NetworkConfig):
         levels = len(self.block_out_channels)
         for field, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             if (getattr(self, field) or (name,) * levels) != (name,) * levels:
-                raise ValueError(f"VAEConfig: {field} must be {levels} times {name!r}, not {getattr(self, field)!r}")
+                raise ValueError(f"VAEConfig: {field}={getattr(self, field)!r} must be {name!r} {levels} times")
             object.__setattr__(self, field, (name,) * levels)
 
 
 class DiagonalGaussian:
-    """What the encoder says of an image: for each latent number a mean and a standard deviation."""
+    """The encoder's output for an image: a mean and a standard deviation for each latent value."""
 
     def __init__(self, moments: Tensor):
-        """moments: (B, 2·latent_channels, h, w), means first, then logarithms of variances."""
+        """moments: (B, 2·latent_channels, h, w), means first, then log-variances."""
         self.mean, log_variance = moments.chunk(2, dim=1)
         self.log_variance = log_variance.clamp(-30, 20)
 
@@ -199,7 +199,7 @@ class VAE(Network):
 
     @property
     def downscale(self) -> int:
-        """How many pixels one latent stands for, each way: 8 in Stable Diffusion."""
+        """The downscaling factor along each side: 8 in Stable Diffusion."""
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
@@ -235,5 +235,5 @@ class VAE(Network):
 
 
 def convolution_format(x: Tensor) -> Tensor:
-    """Channels last, but not while training: the group norm's gradient is slow in it."""
+    """Channels last, except in training: group norm's backward pass is slow in that format."""
     return x if torch.is_grad_enabled() else channels_last(x)

@@ -37,6 +37,7 @@ def check(network: nn.Module, inputs) -> None:
         torch.testing.assert_close(exported(*arguments), network(*arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timesteps", ["one for all", "one each"])
 def test_unet(timesteps):
     """At 32 × 32 places a batch of two is one part of the feed-forward layers' work, and three are two parts."""
