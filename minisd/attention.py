@@ -16,9 +16,9 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: i
     """softmax(Q Kᵀ / √d) V in every head, the heads concatenated again (equation 1).
 
     Args:
-        query: (B, N, C), one row for each place that asks.
-        key, value: (B, M, C), one row for each place that answers.
-        causal: let place n look only at places up to n, as a text encoder does.
+        query: (B, N, C), one row per position that attends.
+        key, value: (B, M, C), one row per position that is attended to.
+        causal: let position n attend only to positions up to n, as in a text encoder.
 
     Returns:
         (B, N, C).
@@ -28,9 +28,9 @@ def multi_head_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: i
 
 
 def attention_weights(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
-    """The table softmax(Q Kᵀ / √d) itself, (B, heads, N, M): how much each place listens to each answer.
+    """The matrix softmax(Q Kᵀ / √d), (B, heads, N, M): how strongly each query attends to each key.
 
-    `multi_head_attention` never builds this table; it is computed apart, and only to be looked at.
+    `multi_head_attention` never builds this matrix; it is computed separately, for inspection only.
     """
     q, k = split_heads(query, num_heads).float(), split_heads(key, num_heads).float()
     return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1)
@@ -40,7 +40,7 @@ class Attention(nn.Module):
     """Attention of a sequence to itself, or to a `context` (cross-attention), as the U-Net and the VAE use it.
 
     Args:
-        channels: width C of the sequence that asks, and of the result.
+        channels: width C of the queries and of the result.
         num_heads: number of heads; must divide `channels`.
         context_channels: width of the context; None for self-attention.
         bias: whether queries, keys and values have a bias (the VAE's do, the U-Net's do not).

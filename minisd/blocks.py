@@ -1,11 +1,11 @@
-"""The convolutional blocks that the VAE and the U-Net are both made of."""
+"""The convolutional blocks from which both the VAE and the U-Net are built."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """Twice (normalise, SiLU, convolve), added to the input; the U-Net's also adds the time embedding in between.
+    """Normalise, SiLU, convolve; all that twice, and added to the input. In the U-Net, time is added in between.
 
     Source: He et al. 2016 (residual), Ho et al. 2020, appendix B (group norm, SiLU, time).
     """
@@ -23,10 +23,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (B, in, H, W); time: (B, time_channels). Returns (B, out, H, W)."""
-        # in place where the old map is not needed again: at 512² pixels the VAE's largest takes 268 MB
+        # in place where a map is not needed again: the VAE's largest takes 268 MB at 512² pixels
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
         if time is not None:
-            h += self.time_emb_proj(F.silu(time))[:, :, None, None]  # the same number at every pixel
+            h += self.time_emb_proj(F.silu(time))[:, :, None, None]  # the same at every pixel
         h = self.conv2(F.silu(self.norm2(h), inplace=True))
         h += x if self.conv_shortcut is None else self.conv_shortcut(x)
         return h
@@ -36,7 +36,7 @@ class Downsample(nn.Module):
     """Halve height and width with a 3×3 convolution of stride 2.
 
     Args:
-        asymmetric: pad only right and bottom by one, as the VAE was trained to; the U-Net pads all four sides.
+        asymmetric: pad by one on the right and at the bottom only, as in the VAE; the U-Net pads all four sides.
     """
 
     def __init__(self, channels: int, asymmetric: bool = False):
@@ -57,6 +57,6 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(B, C, H, W) → (B, C, 2H, 2W), or to `size` where that was odd on the way down."""
+        """(B, C, H, W) → (B, C, 2H, 2W), or to `size`, where a side was odd on the way down."""
         size = size or (2 * x.shape[-2], 2 * x.shape[-1])
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -6,15 +6,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from minisd import schedulers, single_file
 from minisd.files import assets_folder, atomic_folder, read_json
+from minisd.schedulers.base import Scheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.unet import UNet
 from minisd.vae import VAE
+
+if TYPE_CHECKING:
+    from minisd.pipeline import StableDiffusion
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = ("mini", "mini-inpaint")
@@ -167,7 +172,7 @@ def dtype_of(part: str, config: dict, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if part == "vae" and dtype == torch.float16 and config.get("force_upcast", True) else dtype
 
 
-def scheduler_class(name: str) -> type:
+def scheduler_class(name: str) -> type[Scheduler]:
     """A scheduler class by its name, or by a short one ("euler")."""
     full = SHORT_NAMES.get(name, name) if isinstance(name, str) else name
     if full not in SHORT_NAMES.values():
@@ -176,7 +181,8 @@ def scheduler_class(name: str) -> type:
     return getattr(schedulers, full)
 
 
-def save(sd, folder: str | Path, dtype: torch.dtype | None = None, variant: str | None = None) -> None:
+def save(sd: "StableDiffusion", folder: str | Path, dtype: torch.dtype | None = None,
+         variant: str | None = None) -> None:
     """Write a pipeline as a folder that diffusers, too, opens."""
     inpaints = sd.unet.config.in_channels == 9
     index = {

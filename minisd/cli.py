@@ -4,10 +4,20 @@ import argparse
 import random
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-SIDE = "height and width of the picture; the model's own size if left out"
+import torch
+from PIL import Image, ImageOps
+
+from minisd import StableDiffusion
+from minisd.files import assets_folder, check_folder
+from minisd.images import check_depth, check_size
+from minisd.pipeline import Images
+
+SIDE_HELP = "in pixels; default: the model's own size"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,22 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser(training: bool = False) -> argparse.ArgumentParser:
-    """All commands. The options of `train` come from code that nobody else needs to wait for."""
+    """All commands. What is imported in a function here takes 0.2 s, and is not needed for `--help`."""
     parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
     commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|info")
     for name, run, what in (("generate", generate, "draw pictures from words"),
-                            ("img2img", img2img, "redraw a picture as words say"),
-                            ("inpaint", inpaint, "paint the white part of a mask anew")):
+                            ("img2img", img2img, "redraw a picture according to a prompt"),
+                            ("inpaint", inpaint, "repaint the white part of a mask")):
         sub = commands.add_parser(name, help=what, description=what)
         sub.set_defaults(run=run)
         sub.add_argument("prompt", help="what to draw")
         if name != "generate":
-            sub.add_argument("image", help="the picture to begin with")
+            sub.add_argument("image", help="the picture to start from")
         if name == "inpaint":
-            sub.add_argument("mask", help="a picture of the same shape, white where to paint")
+            sub.add_argument("mask", help="a picture of the same size, white where to paint")
         if name != "generate":
             sub.add_argument("--strength", type=float, default=0.8 if name == "img2img" else 1.0,
-                             help="how far to depart from the picture, above 0 up to 1 (%(default)s)")
+                             help="how far to depart from the picture, above 0 and at most 1 (%(default)s)")
         add_shared_options(sub, "mini-inpaint" if name == "inpaint" else "mini")
     train = commands.add_parser("train", help="train one of the mini networks")
     train.set_defaults(run=train_network)
@@ -51,15 +61,15 @@ def make_parser(training: bool = False) -> argparse.ArgumentParser:
         from minisd.training.command import add_arguments
 
         add_arguments(train)
-    sub = commands.add_parser("evaluate", help="measure how good a mini model is")
+    sub = commands.add_parser("evaluate", help="measure how well a mini model draws")
     sub.set_defaults(run=evaluate)
     sub.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
-    sub.add_argument("--classifier", help="the judge's folder; the one that comes with minisd if left out")
-    sub.add_argument("--count", type=int, default=64, help="seen and held-out prompts for each setting (%(default)s)")
-    sub.add_argument("--out", default="out/metrics", help="folder for table and picture (%(default)s)")
-    sub = commands.add_parser("info", help="say what a checkpoint is")
+    sub.add_argument("--classifier", help="the judge's folder; default: the one that comes with minisd")
+    sub.add_argument("--count", type=int, default=64, help="seen prompts per setting, and held-out ones (%(default)s)")
+    sub.add_argument("--out", default="out/metrics", help="folder for the table and the figure (%(default)s)")
+    sub = commands.add_parser("info", help="describe a checkpoint")
     sub.set_defaults(run=info)
-    sub.add_argument("model", nargs="?", default="mini", help="as --model of generate (%(default)s)")
+    sub.add_argument("model", nargs="?", default="mini", help="as generate's --model (%(default)s)")
     sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
     return parser
 
@@ -69,63 +79,59 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
                                                     "Hub id such as org/name (%(default)s)")
     sub.add_argument("--steps", type=int, default=20, help="denoising steps (%(default)s)")
     sub.add_argument("--guidance", type=float, default=7.5,
-                     help="how strongly to follow the prompt; 1 is off (%(default)s)")
-    sub.add_argument("--seed", type=int, help="picture k comes from seed + k; random if left out, and printed")
+                     help="how strongly to follow the prompt; 1 turns guidance off (%(default)s)")
+    sub.add_argument("--seed", type=int, help="picture k is drawn from seed + k; default: random, and printed")
     sub.add_argument("--scheduler", help="ddpm, ddim, pndm, lms, euler, euler-ancestral, heun or dpm++")
     sub.add_argument("--negative", default="", help="what to steer away from")
     sub.add_argument("--num", type=int, default=1, help="how many pictures (%(default)s)")
     sub.add_argument("--out", default="out", help="a .png file, or a folder for several (%(default)s)")
-    sub.add_argument("--device", help="cpu, cuda, mps; a GPU if there is one")
+    sub.add_argument("--device", help="cpu, cuda or mps; default: a GPU if there is one")
     sub.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
-                     help="default: what the device is fast in; float32 for mini")
+                     help="default: what is fast on the device; float32 for mini")
     sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
-    sub.add_argument("--height", type=int, help=SIDE)
-    sub.add_argument("--width", type=int, help=SIDE)
+    sub.add_argument("--height", type=int, help=SIDE_HELP)
+    sub.add_argument("--width", type=int, help=SIDE_HELP)
 
 
 # --- the commands ---------------------------------------------------------------------------------------------
 
 
-def generate(options) -> None:
-    files, sd, settings = begin(options)
+def generate(options: Namespace) -> None:
+    files, sd, settings = prepare(options)
     images = sd.text_to_image(options.prompt, height=options.height, width=options.width, **settings)
     save(files, images, options, sd, settings)
 
 
-def img2img(options) -> None:
-    image = open_image(options.image)  # before the model: a wrong name does not cost its loading
-    files, sd, settings = begin(options)
+def img2img(options: Namespace) -> None:
+    image = open_image(options.image)  # before the model, so that a wrong name costs no loading time
+    files, sd, settings = prepare(options)
     settings["strength"] = options.strength
-    images = sd.image_to_image(options.prompt, fit(image, sd, options), **settings)
+    images = sd.image_to_image(options.prompt, crop_and_resize(image, sd, options), **settings)
     save(files, images, options, sd, settings)
 
 
-def inpaint(options) -> None:
+def inpaint(options: Namespace) -> None:
     image, mask = open_image(options.image), open_image(options.mask)
     if mask.size != image.size:
         raise ValueError(f"{options.mask} is {mask.width}×{mask.height} pixels, {options.image} is "
                          f"{image.width}×{image.height}; they must have the same size")
-    files, sd, settings = begin(options)
+    files, sd, settings = prepare(options)
     settings["strength"] = options.strength
-    mask = fit(mask, sd, options).convert("L")
-    save(files, sd.inpaint(options.prompt, fit(image, sd, options), mask, **settings), options, sd, settings)
+    image, mask = crop_and_resize(image, sd, options), crop_and_resize(mask, sd, options).convert("L")
+    save(files, sd.inpaint(options.prompt, image, mask, **settings), options, sd, settings)
 
 
-def train_network(options) -> None:
+def train_network(options: Namespace) -> None:
     from minisd.training.command import run
 
     run(options)
 
 
-def evaluate(options) -> None:
-    import torch
-
-    from minisd import StableDiffusion
+def evaluate(options: Namespace) -> None:
     from minisd.emoji import CLIP, Classifier, EmojiData, evaluation
-    from minisd.files import assets_folder, check_folder
 
     if options.count < 2:
-        raise ValueError(f"--count is {options.count}; a distance of two crowds needs at least 2")
+        raise ValueError(f"--count is {options.count}; it must be at least 2, or there is no Fréchet distance")
     check_folder(Path(options.out))
     classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
     sd = StableDiffusion.from_pretrained(options.model, device="cpu")
@@ -134,7 +140,7 @@ def evaluate(options) -> None:
     data = EmojiData("core")
     rows = evaluation.evaluate(sd, evaluation.Judge(classifier, data), options.count)
     remark = f"\nSeen / held-out combinations, per cent; {options.count} pictures each.\n"
-    if (assets_folder() / "clip").is_dir():  # the half of CLIP that the model does not need
+    if (assets_folder() / "clip").is_dir():  # CLIP's other half, which the model does not need
         clip = CLIP.from_pretrained(assets_folder() / "clip", sd.text_encoder)
         new, heldout = (evaluation.retrieval(clip, sd.tokenizer, data, split) for split in ("train", "heldout"))
         remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
@@ -142,11 +148,7 @@ def evaluate(options) -> None:
     print(evaluation.table(rows) + remark + f"Also in {options.out}.")
 
 
-def info(options) -> None:
-    import torch
-
-    from minisd import StableDiffusion
-
+def info(options: Namespace) -> None:
     sd = StableDiffusion.from_pretrained(options.model, device="cpu", variant=options.variant)
     side = sd.unet.config.sample_size * sd.vae.downscale
     width = sd.text_encoder.config.hidden_size
@@ -169,15 +171,11 @@ def info(options) -> None:
 # --- what they share ------------------------------------------------------------------------------------------
 
 
-def begin(options):
-    """What the three drawing commands begin with: where to save, the model, and the arguments that all jobs take."""
-    import torch
-
-    from minisd import StableDiffusion
-
+def prepare(options: Namespace) -> tuple[list[Path], StableDiffusion, dict[str, Any]]:
+    """What all three drawing commands need: the files to write, the model, and the arguments that all jobs share."""
     if options.seed is None:
         options.seed = random.randrange(2**32)
-    files = name_files(options)  # before the work, so that a wrong --out does not cost a picture
+    files = name_files(options)  # first, so that a wrong --out does not cost a picture
     sd = StableDiffusion.from_pretrained(
         options.model, device=options.device, dtype=getattr(torch, options.dtype) if options.dtype else None,
         scheduler=options.scheduler, variant=options.variant)
@@ -185,10 +183,8 @@ def begin(options):
                        "guidance_scale": options.guidance, "num_images": options.num, "seed": options.seed}
 
 
-def name_files(options) -> list[Path]:
-    """--out is a .png file, or a folder; several pictures have their seeds in their names."""
-    from minisd.files import check_folder
-
+def name_files(options: Namespace) -> list[Path]:
+    """--out is a .png file or a folder; the names of several pictures carry their seeds."""
     if options.num > 10_000:
         raise ValueError(f"--num is {options.num}; it must be a whole number from 1 to 10,000")
     out, seeds = Path(options.out).expanduser(), range(options.seed, options.seed + options.num)
@@ -204,16 +200,12 @@ def name_files(options) -> list[Path]:
     return [out / name for name in names]
 
 
-def open_image(path: str):
-    """Open a picture in RGB, turned as its camera says.
+def open_image(path: str) -> Image.Image:
+    """Open a picture as RGB, rotated as its EXIF data say.
 
     Raises:
-        FileNotFoundError, ValueError: no picture, a damaged one, or one of which RGB with 8 bits would lose something.
+        FileNotFoundError, ValueError: no picture, a damaged one, or one that would lose something as 8-bit RGB.
     """
-    from PIL import Image, ImageOps
-
-    from minisd.images import check_depth
-
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -222,17 +214,13 @@ def open_image(path: str):
     except Exception as error:  # Pillow raises half a dozen types for damaged files
         raise ValueError(f"{path} is not a picture that can be opened: {error}") from None
     check_depth(image.mode, path)
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-        raise ValueError(f"{path} is transparent in places; save it without transparency, on white for instance")
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise ValueError(f"{path} has transparent parts; save it without transparency, for example on white")
     return image.convert("RGB")
 
 
-def fit(image, sd, options):
-    """Cut a picture in the middle to the model's shape (or --width and --height), and make it that size."""
-    from PIL import ImageOps
-
-    from minisd.images import check_size
-
+def crop_and_resize(image: Image.Image, sd: StableDiffusion, options: Namespace) -> Image.Image:
+    """Crop a picture around its centre to the shape of --width × --height (default: the model's), and resize it."""
     side = sd.unet.config.sample_size * sd.vae.downscale
     width = side if options.width is None else options.width
     height = side if options.height is None else options.height
@@ -240,8 +228,9 @@ def fit(image, sd, options):
     return ImageOps.fit(image, (width, height))
 
 
-def save(files: list[Path], images: list, options, sd, settings: dict) -> None:
-    """Write PNGs that carry prompt and settings, and print where they are."""
+def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffusion, settings: dict) -> None:
+    """Write PNG files that carry the prompt and all settings, and print their paths."""
+    assert isinstance(images, list)  # of Pillow images; tensors only if asked for
     from PIL.PngImagePlugin import PngInfo
 
     settings = {"prompt": options.prompt, **settings, "num_images": 1, "height": images[0].height,

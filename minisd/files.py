@@ -1,4 +1,4 @@
-"""JSON files, folders that are written whole or not at all, and the place where minisd's own assets lie."""
+"""JSON files, folders that are written completely or not at all, and where minisd's own assets are."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CONTRADICTS = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
+# Files that contradict newly written ones: shards of the weights, and transformers' other form of a tokenizer.
+SUPERSEDED = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
 
 
 def read_json(path: Path) -> dict:
@@ -22,25 +23,25 @@ def read_json(path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not an object with fields")
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object")
     return value
 
 
 def check_folder(folder: Path) -> None:
-    """Raise an error, before any work is done, if nothing could be saved into a folder, which need not exist yet."""
+    """Raise an error before any work is done if nothing can be saved in `folder`, which need not exist yet."""
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path())
     if not nearest.is_dir():
         raise FileExistsError(f"nothing can be saved in {folder}: {nearest} is a file; name another folder")
     if not os.access(nearest, os.W_OK):
-        raise PermissionError(f"nothing can be saved in {folder}: you may not write in {nearest}; name another folder")
+        raise PermissionError(f"nothing can be saved in {folder}: no permission to write in {nearest}; "
+                              "name another folder")
 
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """A new, empty folder to write into, which takes the place of `folder` only if all went well.
+    """A new, empty folder to write into, which replaces `folder` only if all went well.
 
-    Other files that were in `folder` stay (they are linked into the new one), but not those that would contradict what
-    was written: shards of the weights, and transformers' second form of a tokenizer.
+    Other files of `folder` are kept (as hard links in the new one), except those that new ones supersede.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
@@ -54,7 +55,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         written = {new, *(path for path in new.rglob("*") if path.is_dir())}
         for path in [p for p in folder.rglob("*") if p.is_file() or p.is_symlink()]:
             target = new / path.relative_to(folder)
-            if not target.exists() and not (target.parent in written and CONTRADICTS.search(path.name)):
+            if not target.exists() and not (target.parent in written and SUPERSEDED.search(path.name)):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_symlink():
                     target.symlink_to(os.readlink(path), target_is_directory=path.is_dir())
@@ -72,10 +73,10 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def assets_folder() -> Path:
-    """Where the weights and data that come with minisd lie: inside an installed wheel, else in the checkout.
+    """The folder of the weights and data that come with minisd: in an installed wheel, or else in the checkout.
 
     Raises:
-        FileNotFoundError: in neither place.
+        FileNotFoundError: it is in neither.
     """
     package = Path(__file__).resolve().parent
     for folder in (package / "assets", package.parent / "assets"):

@@ -1,5 +1,6 @@
 """Pictures in and out: Pillow images on one side, tensors on the other, checked on the way."""
 
+from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
@@ -8,48 +9,48 @@ from PIL import Image
 from torch import Tensor
 
 
-def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8, name: str = "image") -> Tensor:
+def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8) -> Tensor:
     """RGB images of one size, or a tensor (B, 3, H, W) in [-1, 1] → tensor (B, 3, H, W) in [-1, 1].
 
     Raises:
         TypeError: neither Pillow images nor a tensor.
-        ValueError: another mode than RGB, different sizes, a side not divisible by `multiple`, or values outside
+        ValueError: a mode other than RGB, different sizes, a side not divisible by `multiple`, or values outside
             [-1, 1].
     """
     if not isinstance(image, Tensor):
         images = image if isinstance(image, list) else [image]
         if not images:
-            raise ValueError(f"{name} is an empty list; give at least one")
+            raise ValueError("image is an empty list; give at least one")
         for one in images:
             if not isinstance(one, Image.Image):
-                raise TypeError(f"{name} must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
-            check_depth(one.mode, name)
+                raise TypeError(f"image must be a Pillow image, a list of them or a tensor, not {type(one).__name__}")
+            check_depth(one.mode, "image")
             if one.mode != "RGB":
-                raise ValueError(f"{name} has mode {one.mode}; convert it first: {name}.convert('RGB')")
+                raise ValueError(f"image has mode {one.mode}; convert it first: image.convert('RGB')")
             if one.size != images[0].size:
-                raise ValueError(f"{name}: the images have different sizes, {images[0].size} and {one.size}")
+                raise ValueError(f"image: the images have different sizes, {images[0].size} and {one.size}")
         pixels = torch.from_numpy(np.stack([np.asarray(one) for one in images]))  # (B, H, W, 3), 0 to 255
         image = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     if image.ndim != 4 or image.shape[1] != 3 or not image.numel():
-        raise ValueError(f"{name} has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
+        raise ValueError(f"image has shape {tuple(image.shape)}; a tensor must be (B, 3, H, W)")
     if not image.is_floating_point():
-        raise ValueError(f"{name} is of {image.dtype}; a tensor must be of floating point, in [-1, 1]")
+        raise ValueError(f"image has dtype {image.dtype}; a tensor must be floating point, in [-1, 1]")
     if not (image.min() >= -1.01 and image.max() <= 1.01):  # this way round, NaN is refused too
-        raise ValueError(f"{name} has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
-    check_size(image.shape[-2], image.shape[-1], multiple, name)
+        raise ValueError(f"image has values from {image.min():.2f} to {image.max():.2f}; a tensor must be in [-1, 1]")
+    check_size(image.shape[-2], image.shape[-1], multiple, "image")
     return image
 
 
-def mask_to_tensor(mask: Image.Image | Tensor, size: tuple[int, int]) -> Tensor:
-    """A grey mask → tensor (1 or B, 1, H, W) of zeros (keep) and ones (paint anew, from 50 % grey up).
+def mask_to_tensor(mask: Image.Image | Tensor, size: Sequence[int]) -> Tensor:
+    """A greyscale mask → tensor (1 or B, 1, H, W) of zeros (keep) and ones (repaint: 50 % grey or lighter).
 
     Raises:
-        TypeError, ValueError: not a grey picture, or not of the image's `size` (H, W).
+        TypeError, ValueError: not a greyscale picture, or not of the image's `size` (H, W).
     """
     if isinstance(mask, Image.Image):
         check_depth(mask.mode, "mask")
         if mask.mode not in ("L", "1"):
-            raise ValueError(f"mask has mode {mask.mode}; it must be grey, white where to paint: mask.convert('L')")
+            raise ValueError(f"mask has mode {mask.mode}; it must be greyscale, white to repaint: mask.convert('L')")
         mask = torch.from_numpy(np.asarray(mask.convert("L")).copy())[None, None].float() / 255
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a Pillow image or a tensor, not {type(mask).__name__}")
@@ -70,13 +71,13 @@ def tensor_to_images(pixels: Tensor) -> list[Image.Image]:
 
 
 def check_depth(mode: str, name: str) -> None:
-    """Refuse a mode with more than 8 bits a value: of such a picture, Pillow's convert makes all above 255 white."""
+    """Refuse a mode with more than 8 bits per channel: Pillow's `convert` turns all values above 255 white."""
     if mode.startswith(("I", "F")):
-        raise ValueError(f"{name} has more than 8 bits a value (mode {mode}); scale it to 0 … 255 and save it with 8")
+        raise ValueError(f"{name} has more than 8 bits per channel (mode {mode}); scale it to 0…255 and save it with 8")
 
 
 def check_size(height: int, width: int, multiple: int, name: str) -> None:
-    """Raise a ValueError that names the nearest size which the networks can take."""
+    """Raise a ValueError that names the nearest size that the networks can take."""
     for side, what in ((height, "height"), (width, "width")):
         if not isinstance(side, Integral):
             raise ValueError(f"{name}: {what} is {side!r}; it must be a whole number of pixels divisible by {multiple}")

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from minisd import checkpoint
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
-from minisd.randomness import Generator, randn
+from minisd.randomness import Generators, randn
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer, check_texts
 from minisd.unet import UNet
@@ -122,7 +122,7 @@ class StableDiffusion:
 
     def low_memory(self) -> Self:
         """Need as little memory as can be, and more time: a network is on the GPU only while it works, and the VAE
-        decodes in bands (see `minisd.tiling`); pictures are the same.
+        decodes in bands (see `minisd.bands`); pictures are the same.
 
         Raises:
             ValueError: after compile().
@@ -154,7 +154,7 @@ class StableDiffusion:
             return self.text_encoder(self.tokenizer(prompts).to(self.device))
 
     @torch.no_grad()
-    def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generator = None) -> Tensor:
+    def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generators = None) -> Tensor:
         """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
         pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.vae.dtype)
         with self._at_work(self.vae):
@@ -165,7 +165,7 @@ class StableDiffusion:
         """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
         latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
         with self._at_work(self.vae):
-            pixels = self.vae.decode(latents, tiled=self._home is not None)
+            pixels = self.vae.decode(latents, in_bands=self._home is not None)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     # --- the three jobs ---------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class StableDiffusion:
     def text_to_image(self, prompt: str | list[str], negative_prompt: str | list[str] = "",
                       num_inference_steps: int = 20, guidance_scale: float = 7.5,
                       height: int | None = None, width: int | None = None,
-                      num_images: int = 1, seed: int | None = None, generator: Generator = None,
+                      num_images: int = 1, seed: int | None = None, generator: Generators = None,
                       latents: Tensor | None = None, callback: Callable | None = None, output: str = "pil",
                       progress: bool = True) -> Images:
         """Draw pictures from words, beginning with pure noise.
@@ -196,7 +196,7 @@ class StableDiffusion:
     def image_to_image(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
                        strength: float = 0.8, negative_prompt: str | list[str] = "", num_inference_steps: int = 20,
                        guidance_scale: float = 7.5, num_images: int = 1, seed: int | None = None,
-                       generator: Generator = None, latents: Tensor | None = None, callback: Callable | None = None,
+                       generator: Generators = None, latents: Tensor | None = None, callback: Callable | None = None,
                        output: str = "pil", progress: bool = True) -> Images:
         """Redraw an image: add noise part of the way, then denoise with the prompt (Meng et al. 2021, SDEdit).
 
@@ -220,7 +220,7 @@ class StableDiffusion:
     def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
                 mask: Image.Image | Tensor, strength: float = 1.0, negative_prompt: str | list[str] = "",
                 num_inference_steps: int = 20, guidance_scale: float = 7.5, num_images: int = 1,
-                seed: int | None = None, generator: Generator = None, latents: Tensor | None = None,
+                seed: int | None = None, generator: Generators = None, latents: Tensor | None = None,
                 callback: Callable | None = None, output: str = "pil", progress: bool = True) -> Images:
         """Paint the white part of the mask anew, as the prompt says.
 
@@ -260,8 +260,8 @@ class StableDiffusion:
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
-    def _denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float, generator: Generator,
-                 callback: Callable | None, progress: bool, shown: Tensor | None = None,
+    def _denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float,
+                 generator: Generators, callback: Callable | None, progress: bool, shown: Tensor | None = None,
                  keep: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
         """From noise to latents of a picture, one U-Net call and one scheduler step at a time.
 
@@ -342,7 +342,7 @@ class StableDiffusion:
             self.scheduler.set_begin_index(start)
         return self.scheduler.timesteps[start:]
 
-    def _noise(self, shape: tuple[int, int, int], generator: Generator, latents: Tensor | None) -> Tensor:
+    def _noise(self, shape: tuple[int, int, int], generator: Generators, latents: Tensor | None) -> Tensor:
         batch, height, width = shape
         shape = (batch, self.vae.config.latent_channels, height // self.vae.downscale, width // self.vae.downscale)
         if latents is None:
@@ -371,7 +371,7 @@ class StableDiffusion:
         return self.unet.dtype
 
 
-def make_generators(seed: int | None, generator: Generator, batch: int) -> Generator:
+def make_generators(seed: int | None, generator: Generators, batch: int) -> Generators:
     """From a seed one generator for each picture, so that it does not depend on how many are drawn together."""
     if seed is not None and generator is not None:
         raise ValueError("seed and generator were both given; give one of them")

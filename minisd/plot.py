@@ -1,11 +1,12 @@
-"""The course's pictures, in one style: colours that colour-blind readers tell apart, text that survives printing.
+"""The course's figures in one style: colours that colour-blind readers can tell apart, text that survives printing.
 
-A notebook makes a figure here, draws on its axes with plain matplotlib, and hands it to `show` together with a
-sentence that says what can be seen, for readers who cannot see it.
+A notebook makes a figure here, draws on its axes with plain matplotlib, and passes it to `show` with a sentence that
+describes it for readers who cannot see it.
 """
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 from torch import Tensor
 
-# Okabe & Ito 2008, "Color Universal Design": black first, the yellow, too pale for lines, left out.
+# Okabe & Ito 2008, "Color Universal Design": black first, without the yellow, which is too pale for lines.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # colour is never the only difference
 STYLE = {
@@ -24,26 +25,26 @@ STYLE = {
     "axes.prop_cycle": mpl.cycler(color=COLOURS), "figure.facecolor": "white", "image.cmap": "cividis",
     "figure.constrained_layout.use": True,
 }
-DPI, PICTURE_DPI = 144, 100  # sharp on paper and on good screens; noise takes room, so less for tables of pictures
+DPI, PICTURE_DPI = 144, 100  # sharp in print; noise makes large files, so less for grids of pictures
 
 
 def figure(rows: int = 1, columns: int = 1, width: float = 8, height: float = 3,
-           **options) -> tuple[Figure, np.ndarray]:
-    """A figure of so many inches and its axes, always (rows, columns); options as for matplotlib's `subplots`."""
+           **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure, sized in inches, and its axes, always (rows, columns); options as for matplotlib's `subplots`."""
     with mpl.rc_context(STYLE):
         made = Figure(figsize=(width, height), dpi=DPI)
         return made, made.subplots(rows, columns, squeeze=False, **options)
 
 
 def show(made: Figure, alt: str) -> None:
-    """Put a figure under the cell, with an alternative text that says what it shows."""
+    """Show a figure below the cell, with alternative text."""
     from IPython.display import Image as Shown
     from IPython.display import display
 
     with mpl.rc_context(STYLE):
         data = io.BytesIO()
         made.savefig(data, format="png", dpi=made.dpi)
-    if made.dpi == PICTURE_DPI and data.tell() > 200_000:  # noise does not compress: 256 colours take a third
+    if made.dpi == PICTURE_DPI and data.tell() > 200_000:  # noise hardly compresses; with 256 colours it takes a third
         small = Image.open(data).convert("RGB").quantize(256)
         small.save(data := io.BytesIO(), format="png", optimize=True)
     width = round(made.get_figwidth() * 90)
@@ -51,9 +52,9 @@ def show(made: Figure, alt: str) -> None:
 
 
 def to_array(picture: Tensor | np.ndarray | Image.Image) -> np.ndarray:
-    """A picture as matplotlib wants it: (H, W, 3) or (H, W) in [0, 1].
+    """A picture in the form that matplotlib expects: (H, W, 3) or (H, W) in [0, 1].
 
-    picture: Pillow; or a tensor (3, H, W) or (1, H, W) in [-1, 1], what is outside being cut off; or such an array.
+    picture: a Pillow image; a tensor (3, H, W) or (1, H, W), clipped to [-1, 1]; or an array that has this form.
     """
     if isinstance(picture, Image.Image):
         return np.asarray(picture.convert("RGB")) / 255
@@ -64,8 +65,8 @@ def to_array(picture: Tensor | np.ndarray | Image.Image) -> np.ndarray:
 
 
 def put(axis: Axes, picture: Tensor | np.ndarray | Image.Image, title: str = "", fontsize: float = 9.5,
-        **options) -> None:
-    """Draw a picture on an axis, without ticks, its pixels as squares."""
+        **options: Any) -> None:
+    """Draw a picture on an axis, without ticks, its pixels as sharp squares."""
     axis.imshow(to_array(picture), interpolation="nearest", **{"vmin": 0, "vmax": 1, "cmap": "gray"} | options)
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
@@ -76,18 +77,18 @@ def put(axis: Axes, picture: Tensor | np.ndarray | Image.Image, title: str = "",
 
 def pictures(rows: Sequence[Sequence] | dict[str, Sequence], titles: Sequence[str] = (), width: float = 8,
              captions: Sequence[Sequence[str]] = ()) -> Figure:
-    """A table of pictures, small ones as squares of colour.
+    """A grid of pictures, whose pixels stay sharp squares.
 
     Args:
-        rows: lists of pictures (see `to_array`), all of one length; as a dict, its keys are written at the left.
+        rows: lists of pictures (see `to_array`) of equal length; the keys of a dict become labels on the left.
         titles: above the columns.
-        captions: under the pictures, one list a row.
+        captions: below the pictures, one list per row.
     """
     labels = list(rows) if isinstance(rows, dict) else [""] * len(rows)
     rows = list(rows.values()) if isinstance(rows, dict) else rows
     columns = len(rows[0])
     first = to_array(rows[0][0])
-    level = any(labels) and width / columns < 0.85  # beside small pictures, labels are not turned
+    level = any(labels) and width / columns < 0.85  # beside small pictures, labels are horizontal
     margin = 0.075 * max(map(len, "\n".join(labels).split("\n"))) if level else 0.3 * any(labels)
     cell = (width - margin) / columns * first.shape[0] / first.shape[1]
     fontsize = min(9.5, 12 * cell)
@@ -104,8 +105,8 @@ def pictures(rows: Sequence[Sequence] | dict[str, Sequence], titles: Sequence[st
     return made
 
 
-def heatmap(axis: Axes, table: Tensor | np.ndarray, title: str = "", signed: bool = False, **options) -> None:
-    """A table of numbers as colours; signed ones from blue (below zero) over white to red."""
+def heatmap(axis: Axes, table: Tensor | np.ndarray, title: str = "", signed: bool = False, **options: Any) -> None:
+    """A matrix as colours; signed ones from blue (negative) through white to red."""
     table = table.detach().float().cpu().numpy() if isinstance(table, Tensor) else np.asarray(table)
     if signed:
         most = np.abs(table).max()
@@ -118,7 +119,7 @@ def heatmap(axis: Axes, table: Tensor | np.ndarray, title: str = "", signed: boo
 
 # --- the map of the system ------------------------------------------------------------------------------------
 
-# box: (left, bottom, width, height), what it says, notebook
+# box: (left, bottom, width, height), its text, the notebooks that build it
 MAP = {
     "prompt": ((0.0, 2.1, 1.6, 0.9), "prompt\n“a red apple”", ""),
     "tokenizer": ((2.1, 2.1, 1.6, 0.9), "tokenizer", "05"),
@@ -132,7 +133,7 @@ MAP = {
 
 
 def system_map(*here: str) -> Figure:
-    """The way of the data through Stable Diffusion; the boxes named in `here` are the ones this lesson builds."""
+    """The data flow of Stable Diffusion; the boxes named in `here`, which this lesson builds, are highlighted."""
     if unknown := set(here) - set(MAP):
         raise ValueError(f"the map has no {', '.join(sorted(unknown))}; it has {', '.join(MAP)}")
     made, axes = figure(width=8.4, height=2.8)

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
-Generator = torch.Generator | list[torch.Generator] | None
+Generators = torch.Generator | list[torch.Generator] | None  # for the whole batch, one per image, or PyTorch's own
 
 
-def randn(shape: tuple[int, ...], generator: Generator = None, device: torch.device | str | None = None,
+def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None,
           dtype: torch.dtype | None = None) -> Tensor:
     """Standard normal numbers of the given shape.
 
     Args:
-        generator: one for the whole tensor, or a list with one for each item of the first axis: then item k
-            is the same in a batch as alone. Numbers are drawn on the generator's own device (a CPU generator
-            gives the same picture on every device) and moved to `device`.
+        generator: one for the whole tensor, or a list with one per item of the first axis, so that item k is the same
+            in a batch as on its own. Numbers are drawn on the generator's own device (a CPU generator gives the
+            same picture on every device) and moved to `device`.
 
     Raises:
         TypeError: neither a generator nor a list.

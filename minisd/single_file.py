@@ -1,13 +1,13 @@
 """One file in the original CompVis or Stability layout, taken apart into U-Net, VAE and text encoder.
 
-Those repositories number the U-Net's blocks in a row (`input_blocks.4.1`), count the decoder's levels from
-the bottom, and SD 2 fuses the text encoder's query, key and value. In the tables below, each line
-is a pattern in an old name and what stands in its place in the new one; only the U-Net's numbers need a little
-arithmetic besides.
+Those repositories number the U-Net's blocks consecutively (`input_blocks.4.1`) and count the decoder's levels from the
+bottom; Stability's fuses the text encoder's query, key and value. Each line of the tables below is a pattern in an old
+name and its replacement in the new one; only the U-Net's block numbers take a little arithmetic as well.
 """
 
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +19,17 @@ from minisd.weights import read_safetensors
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 TEXT_PREFIX_V1, TEXT_PREFIX_V2 = "cond_stage_model.transformer.", "cond_stage_model.model."
 
-RESIDUAL_BLOCK = [
+RESIDUAL_BLOCK_NAMES = [
     (r"\.in_layers\.0\.", ".norm1."), (r"\.in_layers\.2\.", ".conv1."), (r"\.emb_layers\.1\.", ".time_emb_proj."),
     (r"\.out_layers\.0\.", ".norm2."), (r"\.out_layers\.3\.", ".conv2."), (r"\.skip_connection\.", ".conv_shortcut."),
 ]
-UNET = [
+UNET_NAMES = [
     (r"^time_embed\.0\.", "time_embedding.linear_1."), (r"^time_embed\.2\.", "time_embedding.linear_2."),
     (r"^input_blocks\.0\.0\.", "conv_in."), (r"^out\.0\.", "conv_norm_out."), (r"^out\.2\.", "conv_out."),
     (r"^middle_block\.0\.", "mid_block.resnets.0."), (r"^middle_block\.1\.", "mid_block.attentions.0."),
-    (r"^middle_block\.2\.", "mid_block.resnets.1."), *RESIDUAL_BLOCK,
+    (r"^middle_block\.2\.", "mid_block.resnets.1."), *RESIDUAL_BLOCK_NAMES,
 ]
-VAE = [
+VAE_NAMES = [
     (r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets."),
     (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
     (r"\.up\.(\d+)\.block\.", r".up_blocks.\1.resnets."),
@@ -40,7 +40,7 @@ VAE = [
     (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
     (r"\.norm_out\.", ".conv_norm_out."), (r"\.nin_shortcut\.", ".conv_shortcut."),
 ]
-TEXT_V2 = [
+TEXT_NAMES_V2 = [
     (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
     (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
     (r"^ln_final\.", "text_model.final_layer_norm."),
@@ -51,11 +51,11 @@ TEXT_V2 = [
 
 
 class Ignored:
-    """Stands in for what the training framework left in old .ckpt files; nothing of it is run or kept."""
+    """Stands in for what the training framework left in old .ckpt files; none of it is run or kept."""
 
 
-# Besides tensors, the published .ckpt files hold a callback's name as a key, and NumPy numbers.
-HARMLESS = [(Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+# Besides tensors, the published .ckpt files hold a callback's class as a key, and NumPy scalars.
+HARMLESS: list = [(Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
             (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"), np.float64(0).__reduce__()[0],
             np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64))]
 
@@ -72,7 +72,7 @@ def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
     try:
         with torch.serialization.safe_globals(HARMLESS):  # zip files only: older ones cannot be memory-mapped
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch raises half a dozen types here, and its advice is not to be repeated
+    except Exception as error:  # of half a dozen types; its message advises switching the check off
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(f"{path} was not opened: it is damaged, or a pickle that holds more than tensors"
                          f"{f' ({found[1]})' if found else ''}, which could run code on this computer. "
@@ -89,21 +89,21 @@ def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
 def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict[str, Tensor]]]:
     """{"unet", "vae", "text_encoder"}: (config, weights under the published diffusers names).
 
-    Sizes are read off the shapes. If the file holds averaged (EMA) weights of the U-Net, these are taken: they
-    are what the folder layout publishes.
+    Sizes are inferred from shapes. If the file also holds averaged (EMA) weights of the U-Net, those are used: they are
+    what is published in the folder layout.
 
     Raises:
         ValueError: not a whole Stable Diffusion 1 or 2 checkpoint.
     """
     for prefix, part in ((UNET_PREFIX, "U-Net"), (VAE_PREFIX, "VAE"), ("cond_stage_model.", "text encoder")):
         if not any(name.startswith(prefix) for name in weights):
-            raise ValueError(f"{source} holds no {part} (no tensor is called {prefix}…); "
+            raise ValueError(f"{source} holds no {part} (no tensor's name begins with {prefix}); "
                              "it is not a whole Stable Diffusion 1.x or 2.x checkpoint")
     try:
         return {"unet": convert_unet(weights), "vae": convert_vae(weights), "text_encoder": convert_text(weights)}
-    except (LookupError, TypeError, ValueError) as error:  # a tensor that every checkpoint has is not there
+    except (LookupError, TypeError, ValueError) as error:  # a tensor is missing that every checkpoint has
         raise ValueError(f"{source} is not a whole Stable Diffusion 1.x or 2.x checkpoint: "
-                         f"its layout is another one ({error})") from None
+                         f"its layout is a different one ({error})") from None
 
 
 def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -116,18 +116,18 @@ def rename(name: str, table: list[tuple[str, str]]) -> str:
     return name
 
 
-def count(names, pattern: str) -> int:
+def count(names: Iterable[str], pattern: str) -> int:
     """One more than the largest number that `pattern` finds in any name."""
     return 1 + max((int(match[1]) for name in names if (match := re.search(pattern, name))), default=-1)
 
 
 def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     old = without_prefix(weights, UNET_PREFIX)
-    ema = {name: weights.get("model_ema.diffusion_model" + name.replace(".", "")) for name in old}
-    old = {name: tensor if ema[name] is None else ema[name] for name, tensor in old.items()}
+    old = {name: weights.get("model_ema.diffusion_model" + name.replace(".", ""), tensor)
+           for name, tensor in old.items()}
 
-    # A level of the way down is `layers` blocks and a down-sampling; the last level has none.
-    downs = sorted(int(re.search(r"\d+", name)[0]) for name in old if name.endswith(".op.weight"))
+    # On the way down, each level is `layers` blocks and a downsampling layer; the last level has only blocks.
+    downs = sorted(int(name.split(".")[1]) for name in old if name.endswith(".op.weight"))
     layers, levels = downs[0] - 1, len(downs) + 1
     new = {}
     for name, tensor in old.items():
@@ -142,7 +142,7 @@ def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
             rest = name[match.end():]
             place = "resnets." if match[2] == "0" else "upsamplers." if rest.startswith("conv.") else "attentions."
             name = f"up_blocks.{level}.{place}{0 if place == 'upsamplers.' else i}.{rest}"
-        new[rename(name, UNET)] = tensor
+        new[rename(name, UNET_NAMES)] = tensor
 
     widths = [new[f"down_blocks.{level}.resnets.0.conv1.weight"].shape[0] for level in range(levels)]
     attends = [f"down_blocks.{level}.attentions.0.proj_in.weight" in new for level in range(levels)]
@@ -152,7 +152,7 @@ def convert_unet(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
         "in_channels": new["conv_in.weight"].shape[1], "out_channels": new["conv_out.weight"].shape[0],
         "block_out_channels": widths, "layers_per_block": layers, "use_linear_projection": linear,
         "cross_attention_dim": new[f"down_blocks.{first}.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1],
-        "attention_head_dim": [width // 64 for width in widths] if linear else 8,  # heads, in spite of the name
+        "attention_head_dim": [width // 64 for width in widths] if linear else 8,  # heads, despite the name
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
     }, new
@@ -165,8 +165,8 @@ def convert_vae(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
     new = {}
     for name, tensor in old.items():
         name = re.sub(r"(?<=decoder\.up\.)\d+", lambda match: str(levels - 1 - int(match[0])), name)
-        name = rename(name, VAE)
-        # the old attention was written with 1×1 convolutions, which are linear layers
+        name = rename(name, VAE_NAMES)
+        # the old attention was built from 1×1 convolutions, which are linear layers
         new[name] = tensor[:, :, 0, 0] if ".attentions." in name and tensor.ndim == 4 else tensor
     return {
         "in_channels": new["encoder.conv_in.weight"].shape[1], "out_channels": new["decoder.conv_out.weight"].shape[0],
@@ -182,13 +182,13 @@ def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
         new = {name: tensor for name, tensor in without_prefix(weights, TEXT_PREFIX_V1).items()
                if not name.endswith("position_ids")}
         activation, layers = "quick_gelu", count(new, r"layers\.(\d+)\.")
-    else:  # SD 2: OpenCLIP's, of which the last layer is not used
+    else:  # SD 2: OpenCLIP's names; its last layer is not used
         activation, layers = "gelu", count(old, r"resblocks\.(\d+)\.") - 1
         new = {}
         for name, tensor in old.items():
             if name in ("text_projection", "logit_scale") or f"resblocks.{layers}." in name:
                 continue
-            name = rename(name, TEXT_V2)
+            name = rename(name, TEXT_NAMES_V2)
             if match := re.search(r"in_proj_(weight|bias)$", name):
                 for letter, part in zip("qkv", tensor.chunk(3)):
                     new[f"{name[:match.start()]}{letter}_proj.{match[1]}"] = part

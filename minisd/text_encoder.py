@@ -1,41 +1,43 @@
-"""The text encoder: 77 token ids in, 77 vectors out, one for each token and all that stood before it.
+"""The text encoder: 77 token ids in, 77 vectors out, each for one token in the context of those before it.
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
 section 2.4; SD 2 uses the same architecture with other sizes (OpenCLIP ViT-H).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.attention import multi_head_attention
-from minisd.network import Config, Network
+from minisd.network import LayerCount, Network, NetworkConfig, TokenId
 
 
 @dataclass(frozen=True)
-class TextEncoderConfig(Config):
+class TextEncoderConfig(NetworkConfig):
     """The fields of a published CLIP text model's `config.json`."""
 
     vocab_size: int = 49408
     hidden_size: int = 768
     intermediate_size: int = 3072
-    num_hidden_layers: int = 12  # 23 in SD 2: OpenCLIP's 24 without the last
+    num_hidden_layers: LayerCount = 12  # 23 in SD 2: OpenCLIP's 24 without the last
     num_attention_heads: int = 12
     max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"  # "gelu" in SD 2
     layer_norm_eps: float = 1e-5
     projection_dim: int = 768  # width of the space that CLIP shares with images; not used for conditioning
-    bos_token_id: int = 49406
-    eos_token_id: int = 49407
-    pad_token_id: int = 1
+    bos_token_id: TokenId = 49406
+    eos_token_id: TokenId = 49407
+    pad_token_id: TokenId = 1
 
     FIXED = {
         "attention_dropout": (0.0,), "dropout": (0.0,), "initializer_factor": (1.0,), "initializer_range": (0.02,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"TextEncoderConfig: hidden_act={self.hidden_act!r} is not supported; "
                              f"it must be {' or '.join(map(repr, ACTIVATIONS))}")
@@ -49,7 +51,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Embeddings(nn.Module):
@@ -57,19 +59,17 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
-        # CLIP's initial values, and cut off at 100 standard deviations, which is nowhere. Drawn in this way because all
-        # other normal numbers import half of torch's compiler when a network is built on the meta device: 0.8 s.
-        tokens, positions = (nn.init.trunc_normal_(torch.empty(rows, config.hidden_size), std=0.02)
-                             for rows in (config.vocab_size, config.max_position_embeddings))
-        self.token_embedding = nn.Embedding.from_pretrained(tokens, freeze=False)
-        self.position_embedding = nn.Embedding.from_pretrained(positions, freeze=False)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        for embedding in (self.token_embedding, self.position_embedding):
+            nn.init.normal_(embedding.weight, std=0.02)  # as CLIP; PyTorch's default is 1
 
     def forward(self, token_ids: Tensor) -> Tensor:
         return self.token_embedding(token_ids) + self.position_embedding.weight[: token_ids.shape[1]]
 
 
 class CausalSelfAttention(nn.Module):
-    """Each token looks at itself and at those before it."""
+    """Each token attends to itself and to those before it."""
 
     def __init__(self, channels: int, num_heads: int):
         super().__init__()
@@ -82,7 +82,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """To a greater width (four times, as published) and back, the same for every token."""
+    """Expand to a greater width (four times, in published models) and back, the same for every token."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -110,7 +110,7 @@ class Layer(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Embeddings, layers, a last layer norm."""
+    """Embeddings, layers, a final layer norm."""
 
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
@@ -134,7 +134,7 @@ class TextEncoder(Network):
     WEIGHTS = "model"
     config: TextEncoderConfig
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__(**config)
         self.text_model = TextTransformer(self.config)
 
@@ -147,11 +147,12 @@ class TextEncoder(Network):
         if token_ids.ndim != 2 or token_ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(f"TextEncoder: token ids have shape {tuple(token_ids.shape)}; "
                              f"they must be (B, at most {self.config.max_position_embeddings})")
-        # on a GPU this look would have to wait for it
-        if token_ids.device.type == "cpu" and token_ids.numel() and token_ids.max() >= self.config.vocab_size:
-            raise ValueError(f"TextEncoder: token id {int(token_ids.max())} is outside the vocabulary "
-                             f"of {self.config.vocab_size}; do tokenizer and text encoder belong together?")
-        return self.text_model(token_ids)
+        try:
+            return self.text_model(token_ids)
+        except IndexError:  # on a CPU; a GPU reports it later, if at all
+            raise ValueError(f"TextEncoder: token ids from {int(token_ids.min())} to {int(token_ids.max())}; they must "
+                             f"be from 0 to {self.config.vocab_size - 1}, the vocabulary. "
+                             "Does the tokenizer belong to this text encoder?") from None
 
     @staticmethod
     def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

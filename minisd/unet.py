@@ -8,32 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.blocks import Downsample, ResidualBlock, Upsample
-from minisd.network import Config, Network
-from minisd.transformer import SpatialTransformer
+from minisd.network import LayerCount, Network, NetworkConfig
+from minisd.transformer import SpatialTransformer, TransformerBlock
 
 
 @dataclass(frozen=True)
-class UNetConfig(Config):
+class UNetConfig(NetworkConfig):
     """The fields of a published U-Net's `config.json`."""
 
     sample_size: int = 64  # height and width of the latents it was trained on
     in_channels: int = 4  # 9 for inpainting: noisy latents, mask, latents of the masked image
     out_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int = 2
+    layers_per_block: LayerCount = 2
     cross_attention_dim: int = 768  # width of the text encoder
-    attention_head_dim: int | tuple[int, ...] = 8  # despite its name the *number* of heads, one or one a level
+    attention_head_dim: int | tuple[int, ...] = 8  # despite its name the *number* of heads, for all levels or per level
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
-    use_linear_projection: bool = False  # True in SD 2: transformers go in and out through Linear, not Conv 1×1
+    use_linear_projection: bool = False  # True in SD 2: a transformer's projections are linear, not 1×1 convolutions
 
     FIXED = {
         "act_fn": ("silu",), "center_input_sample": (False,), "downsample_padding": (1,), "dropout": (0.0,),
@@ -53,7 +54,7 @@ class UNetConfig(Config):
         "resnet_skip_time_act": (False,), "resnet_out_scale_factor": (1.0,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
         for field, plain in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
             names = getattr(self, field)
@@ -62,7 +63,7 @@ class UNetConfig(Config):
                                  f"each {plain!r} or {'CrossAttn' + plain!r}")
         if len(self.heads) != levels:
             raise ValueError(f"UNetConfig: attention_head_dim={self.attention_head_dim!r} must be one number "
-                             f"or {levels}, one a level")
+                             f"or {levels}, one per level")
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -83,7 +84,7 @@ def sinusoidal_embedding(timesteps: Tensor, channels: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Two layers that turn the sinusoids of t into what the residual blocks add."""
+    """Two layers that turn the sinusoids of t into the embedding that the residual blocks add."""
 
     def __init__(self, in_channels: int, channels: int):
         super().__init__()
@@ -94,8 +95,8 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(x)))
 
 
-class Level(nn.Module):
-    """One resolution of the U: residual blocks, each followed by a transformer where there is attention."""
+class UNetBlock(nn.Module):
+    """What the U's blocks share: residual blocks, each followed by a transformer where there is attention."""
 
     def __init__(self, widths: list[tuple[int, int]], heads: int | None, config: UNetConfig):
         """widths: (in, out) channels of each residual block; heads: None for no attention."""
@@ -103,18 +104,17 @@ class Level(nn.Module):
         time = 4 * config.block_out_channels[0]
         groups, eps = config.norm_num_groups, config.norm_eps
         self.resnets = nn.ModuleList([ResidualBlock(a, b, groups, eps, time) for a, b in widths])
-        if heads is not None:
-            self.attentions = nn.ModuleList([
-                SpatialTransformer(b, heads, config.cross_attention_dim, groups, config.use_linear_projection)
-                for _, b in widths])
+        self.attentions = nn.ModuleList([] if heads is None else [
+            SpatialTransformer(b, heads, config.cross_attention_dim, groups, config.use_linear_projection)
+            for _, b in widths])
 
     def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         x = self.resnets[i](x, time)
-        return self.attentions[i](x, context) if hasattr(self, "attentions") else x
+        return self.attentions[i](x, context) if len(self.attentions) else x
 
 
-class DownBlock(Level):
-    """Features at one resolution, then half of it. Everything computed here is also a skip."""
+class DownBlock(UNetBlock):
+    """Features at one resolution, then downsampling to half of it. Every map computed here is also a skip."""
 
     def __init__(self, in_channels: int, out_channels: int, heads: int | None, is_last: bool, config: UNetConfig):
         widths = [in_channels] + [out_channels] * config.layers_per_block
@@ -131,7 +131,7 @@ class DownBlock(Level):
         return x
 
 
-class MidBlock(Level):
+class MidBlock(UNetBlock):
     """At the lowest resolution: residual, transformer, residual."""
 
     def __init__(self, channels: int, heads: int, config: UNetConfig):
@@ -143,8 +143,8 @@ class MidBlock(Level):
         return self.resnets[1](self.layer(0, x, time, context), time)
 
 
-class UpBlock(Level):
-    """Features at one resolution, each beside a skip from the way down, then twice the resolution."""
+class UpBlock(UNetBlock):
+    """Features at one resolution, each concatenated with a skip from the way down, then upsampling to twice that."""
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: list[int], heads: int | None,
                  is_last: bool, config: UNetConfig):
@@ -172,8 +172,8 @@ class UNet(Network):
     WEIGHTS = "diffusion_pytorch_model"
     config: UNetConfig
 
-    def __init__(self, **config):
-        super().__init__(**config)
+    def __init__(self, **fields: Any):
+        super().__init__(**fields)
         config = self.config
         widths, heads = config.block_out_channels, config.heads
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
@@ -184,7 +184,7 @@ class UNet(Network):
         for i, (width, name) in enumerate(zip(widths, config.down_block_types)):
             is_last = i == len(widths) - 1
             self.down_blocks.append(DownBlock(
-                widths[max(i - 1, 0)], width, heads[i] if "Attn" in name else None, is_last, config))
+                widths[max(i - 1, 0)], width, heads[i] if name == "CrossAttnDownBlock2D" else None, is_last, config))
             skip_channels += [width] * (config.layers_per_block + (not is_last))
 
         self.mid_block = MidBlock(widths[-1], heads[-1], config)
@@ -194,19 +194,20 @@ class UNet(Network):
         for i, (width, name) in enumerate(zip(widths[::-1], config.up_block_types)):
             skips = [skip_channels.pop() for _ in range(config.layers_per_block + 1)]
             self.up_blocks.append(UpBlock(
-                before, width, skips, heads[::-1][i] if "Attn" in name else None, i == len(widths) - 1, config))
+                before, width, skips, heads[-1 - i] if name == "CrossAttnUpBlock2D" else None, i == len(widths) - 1,
+                config))
             before = width
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor, timesteps: Tensor | float, context: Tensor) -> Tensor:
-        """Predict the noise (or the velocity, if it was trained to).
+        """Predict the noise (or the velocity, if trained for it).
 
         Args:
             latents: (B, in_channels, h, w), noisy.
             timesteps: one number from 0 to 999, or (B,).
-            context: (B, tokens, cross_attention_dim), what the text encoder says.
+            context: (B, tokens, cross_attention_dim), the text encoder's output.
 
         Returns:
             (B, out_channels, h, w).
@@ -216,7 +217,7 @@ class UNet(Network):
         """
         times = torch.as_tensor(timesteps, device=latents.device)
         self._check(latents, times, context)
-        times = times.expand(len(latents))
+        times = times.expand(latents.shape[0])
         time = sinusoidal_embedding(times, self.config.block_out_channels[0]).to(latents.dtype)
         time = self.time_embedding(time)  # (B, 4·C₀)
 
@@ -234,29 +235,31 @@ class UNet(Network):
         if latents.ndim != 4 or latents.shape[1] != config.in_channels:
             raise ValueError(f"UNet: latents have shape {tuple(latents.shape)}; "
                              f"they must be (B, {config.in_channels}, h, w)")
-        if times.ndim > 1 or times.numel() not in (1, len(latents)):
-            raise ValueError(f"UNet: timesteps have shape {tuple(times.shape)}; give one number, or ({len(latents)},)")
-        if context.ndim != 3 or context.shape[2] != config.cross_attention_dim or len(context) != len(latents):
+        batch = latents.shape[0]  # len(latents) would be frozen by torch.export
+        if times.ndim > 1 or times.numel() not in (1, batch):
+            raise ValueError(f"UNet: timesteps have shape {tuple(times.shape)}; give one number, or ({batch},)")
+        if context.ndim != 3 or context.shape[2] != config.cross_attention_dim or context.shape[0] != batch:
             raise ValueError(f"UNet: context has shape {tuple(context.shape)}; it must be "
-                             f"({len(latents)}, tokens, {config.cross_attention_dim})")
+                             f"({batch}, tokens, {config.cross_attention_dim})")
 
     @contextmanager
     def record_attention(self) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect the cross-attention maps of every call made inside the `with` (but of a `with` inside it).
+        """Collect the cross-attention maps of all calls inside the `with`, except those inside a nested one.
 
             with unet.record_attention() as maps:
                 unet(latents, t, context)
-            maps["mid_block.attentions.0"][0]        # (B, heads, h·w, 77): the first call's
+            maps["mid_block.attentions.0"][0]        # (B, heads, h·w, 77), from the first call
 
-        A map's row says how much one pixel of that level listens to each of the 77 tokens; it sums to 1.
+        A map's row says how strongly one pixel of that level attends to each of the 77 tokens; it sums to 1.
         """
-        layers = {name.removesuffix(".transformer_blocks.0.attn2"): module
-                  for name, module in self.named_modules() if name.endswith("attn2")}
+        layers = {name.removesuffix(".transformer_blocks.0"): module.attn2
+                  for name, module in self.named_modules() if isinstance(module, TransformerBlock)}
         before = {name: layer.recorded for name, layer in layers.items()}
+        maps: dict[str, list[Tensor]] = {name: [] for name in layers}
         try:
-            for layer in layers.values():
-                layer.recorded = []
-            yield {name: layer.recorded for name, layer in layers.items()}
+            for name, layer in layers.items():
+                layer.recorded = maps[name]
+            yield maps
         finally:
             for name, layer in layers.items():
                 layer.recorded = before[name]

@@ -1,4 +1,4 @@
-"""The variational autoencoder: from pixels to latents, 8 (or 4) times smaller each way, and back.
+"""The variational autoencoder: from pixels to latents, 8 times smaller along each side in Stable Diffusion, and back.
 
 Sources: Kingma & Welling 2014 (VAE); Rombach et al. 2022, "High-Resolution Image Synthesis with Latent
 Diffusion Models", section 3.1 and appendix G (this architecture).
@@ -6,29 +6,30 @@ Diffusion Models", section 3.1 and appendix G (this architecture).
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.attention import Attention
+from minisd.bands import decode_in_bands
 from minisd.blocks import Downsample, ResidualBlock, Upsample
-from minisd.network import Config, Network, channels_last
-from minisd.randomness import Generator, randn
-from minisd.tiling import tiled_decode
+from minisd.network import LayerCount, Network, NetworkConfig, channels_last
+from minisd.randomness import Generators, randn
 
 EPS = 1e-6  # of every group norm in the VAE
 
 
 @dataclass(frozen=True)
-class VAEConfig(Config):
+class VAEConfig(NetworkConfig):
     """The fields of a published VAE's `config.json`."""
 
     in_channels: int = 3
     out_channels: int = 3
     latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)  # one a resolution, from full down
-    layers_per_block: int = 2
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)  # one per resolution, the full one first
+    layers_per_block: LayerCount = 2
     norm_num_groups: int = 32
     sample_size: int = 512
     scaling_factor: float = 0.18215  # 1 / standard deviation of the latents (Rombach et al., appendix G)
@@ -42,19 +43,19 @@ class VAEConfig(Config):
         "mid_block_add_attention": (True,), "use_quant_conv": (True,), "use_post_quant_conv": (True,),
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
         for field, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             if (getattr(self, field) or (name,) * levels) != (name,) * levels:
-                raise ValueError(f"VAEConfig: {field} must be {levels} times {name!r}, not {getattr(self, field)!r}")
+                raise ValueError(f"VAEConfig: {field}={getattr(self, field)!r} must be {name!r} {levels} times")
             object.__setattr__(self, field, (name,) * levels)
 
 
 class DiagonalGaussian:
-    """What the encoder says of an image: for each latent number a mean and a standard deviation."""
+    """The encoder's output for an image: a mean and a standard deviation for each latent value."""
 
     def __init__(self, moments: Tensor):
-        """moments: (B, 2·latent_channels, h, w), means first, then logarithms of variances."""
+        """moments: (B, 2·latent_channels, h, w), means first, then log-variances."""
         self.mean, log_variance = moments.chunk(2, dim=1)
         self.log_variance = log_variance.clamp(-30, 20)
 
@@ -62,7 +63,7 @@ class DiagonalGaussian:
     def std(self) -> Tensor:
         return (0.5 * self.log_variance).exp()
 
-    def sample(self, generator: Generator = None) -> Tensor:
+    def sample(self, generator: Generators = None) -> Tensor:
         """mean + std · ε with ε ~ N(0, I): the reparameterisation trick (Kingma & Welling, section 2.4)."""
         return self.mean + self.std * randn(self.mean.shape, generator, self.mean.device, self.mean.dtype)
 
@@ -82,7 +83,7 @@ class SelfAttention2d(Attention):
         super().__init__(channels, num_heads=1, bias=True)
         self.group_norm = nn.GroupNorm(groups, channels, EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # a map instead of a sequence, and no context
         pixels = self.group_norm(x.flatten(2)).transpose(1, 2)  # (B, C, H, W) → (B, H·W, C)
         return x + super().forward(pixels).transpose(1, 2).view_as(x)
 
@@ -100,7 +101,11 @@ class MidBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual blocks at one resolution, then half of it (unless this is the last)."""
+    """Residual blocks at one resolution, then half of it (unless this is the last).
+
+    It has no `forward`: the encoder runs the `layers` of all its blocks in one loop. While a block's own `forward` ran,
+    the loop that called it would keep the block's input in memory, up to 134 MB at 512² pixels.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
         super().__init__()
@@ -114,7 +119,10 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks at one resolution, then twice it (unless this is the last)."""
+    """Residual blocks at one resolution, then twice it (unless this is the last).
+
+    No `forward` here either: the decoder would keep a block's input, up to 268 MB at 512² pixels.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
         super().__init__()
@@ -145,7 +153,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for block in self.down_blocks:
-            for layer in block.layers:  # all in one loop, so that no caller still holds an earlier map
+            for layer in block.layers:
                 x = layer(x)
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
@@ -168,7 +176,7 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
-            for layer in block.layers:  # all in one loop, so that no caller still holds an earlier map
+            for layer in block.layers:
                 x = layer(x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
@@ -181,7 +189,7 @@ class VAE(Network):
     WEIGHTS = "diffusion_pytorch_model"
     config: VAEConfig
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__(**config)
         channels = self.config.latent_channels
         self.encoder = Encoder(self.config)
@@ -191,7 +199,7 @@ class VAE(Network):
 
     @property
     def downscale(self) -> int:
-        """How many pixels one latent stands for, each way: 8 in Stable Diffusion."""
+        """The downscaling factor along each side: 8 in Stable Diffusion."""
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
@@ -202,17 +210,17 @@ class VAE(Network):
                              f"it must be (B, {channels}, H, W) with H and W divisible by {multiple}")
         return DiagonalGaussian(self.quant_conv(self.encoder(convolution_format(x))).contiguous())
 
-    def decode(self, z: Tensor, tiled: bool = False) -> Tensor:
+    def decode(self, z: Tensor, in_bands: bool = False) -> Tensor:
         """*Unscaled* latents (B, 4, h, w) → pixels (B, 3, 8h, 8w), about [-1, 1].
 
         Args:
-            tiled: compute the large maps a band of rows at a time: the same picture in a third of the memory, slower.
+            in_bands: compute the large maps in bands of rows: the same picture, slower, in a third of the memory.
         """
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"VAE.decode: z has shape {tuple(z.shape)}; "
                              f"it must be (B, {self.config.latent_channels}, h, w)")
         z = self.post_quant_conv(convolution_format(z))
-        return (tiled_decode(self.decoder, z) if tiled else self.decoder(z)).contiguous()
+        return (decode_in_bands(self.decoder, z) if in_bands else self.decoder(z)).contiguous()
 
     @staticmethod
     def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -227,5 +235,5 @@ class VAE(Network):
 
 
 def convolution_format(x: Tensor) -> Tensor:
-    """Channels last, but not while training: the group norm's gradient is slow in it."""
+    """Channels last, except in training: group norm's backward pass is slow in that format."""
     return x if torch.is_grad_enabled() else channels_last(x)

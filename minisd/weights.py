@@ -11,7 +11,7 @@ from minisd.files import read_json
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Open a file; its tensors are memory-mapped, so nothing is read before it is used."""
+    """Open a file. Its tensors are memory-mapped: nothing is read until it is used."""
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -35,13 +35,14 @@ def load_weights(folder: str | Path, name: str, variant: str | None = None) -> d
 
 
 def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]:
-    """Weights divided over several files; the index says which tensor lies in which."""
-    places, weights = index.get("weight_map"), {}
+    """Weights split over several files; the index says which tensor is in which."""
+    places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
-        raise ValueError(f"{folder / index_name}: weight_map must say for each tensor the name of its file")
+        raise ValueError(f"{folder / index_name}: weight_map must map each tensor to the name of its file")
+    weights: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise ValueError(f"{folder / index_name} names {shard!r}, which is no safetensors file in that folder")
+            raise ValueError(f"{folder / index_name} names {shard!r}, which is not a safetensors file in that folder")
         if not (folder / shard).is_file():
             raise FileNotFoundError(f"{folder / index_name} names {shard}, which is not there")
         weights |= read_safetensors(folder / shard)
@@ -59,5 +60,5 @@ def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: tor
     path = folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors")
     try:
         save_file(weights, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # what safetensors makes of a full disk
+    except SafetensorError as error:  # for instance a full disk
         raise OSError(f"{path.name} could not be written into {folder.parent} ({error})") from None

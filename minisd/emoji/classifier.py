@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisd.network import Config, Network
+from minisd.network import Network, NetworkConfig
 
 
 @dataclass(frozen=True)
-class ClassifierConfig(Config):
+class ClassifierConfig(NetworkConfig):
     """The words that the judge knows, in the order of its scores."""
 
     concepts: tuple[str, ...]

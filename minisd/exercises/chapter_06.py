@@ -29,7 +29,7 @@ def skip_channels(widths: tuple[int, ...], layers: int, first: bool = True, halv
     return skips
 
 
-def attend(pixels, words, to_q, to_k, to_v, axis: int | None = -1, power: float = 0.5):
+def attend(pixels, words, to_q, to_k, to_v, *, axis: int | None = -1, power: float = 0.5):
     """axis: over what the softmax goes; None: there is none. power: of d, by which the scores are divided."""
     q, k, v = pixels @ to_q, words @ to_k, words @ to_v
     scores = q @ k.transpose(1, 2) / q.shape[-1] ** power
@@ -62,7 +62,7 @@ def residual_cases() -> list[tuple]:
     return cases
 
 
-def residual(block, x, time, bend=F.silu, where: str = "between", add: bool = True):
+def residual(block, x, time, *, bend=F.silu, where: str = "between", add: bool = True):
     """The block from its parts; where: when the time is added."""
     shift = block.time_emb_proj(bend(time))[:, :, None, None]
     h = block.conv1(F.silu(block.norm1(x)))

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import minisd.exercises
 from minisd.exercises import find, verdict
@@ -84,7 +85,7 @@ def judge(cells: list[Cell], leave_out: set[str], folder: str, results) -> None:
     os.chdir(folder)
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
     minisd.exercises.check = lambda answer: None  # what the notebook imports, so that its cells print nothing
-    scope = {"__name__": "__main__", "check": minisd.exercises.check}
+    scope: dict[str, Any] = {"__name__": "__main__", "check": minisd.exercises.check}
     results.send(("", ""))  # started
     for cell in cells:
         numbers = [number for number in exercises_in(cell) if number not in leave_out]
@@ -97,13 +98,15 @@ def judge(cells: list[Cell], leave_out: set[str], folder: str, results) -> None:
                     exec(compile(ast.Module([statement], []), "<answer>", "exec"), scope)
         for number in numbers:
             name = f"exercise_{number.replace('.', '_')}"
-            results.send((number, verdict(scope.get(name), find(name)[0])))
+            answer: Any = scope.get(name)
+            results.send((number, verdict(answer, find(name)[0])))
     results.send(None)
 
 
 def judge_apart(cells: list[Cell], leave_out: set[str]) -> tuple[dict[str, str], str, str]:
     """Judge in another process. Returns what is said, the exercise it came to, and what went wrong there."""
-    spawn, said, running = multiprocessing.get_context("spawn"), {}, ""
+    spawn, running = multiprocessing.get_context("spawn"), ""
+    said: dict[str, str] = {}
     here, there = spawn.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = spawn.Process(target=judge, args=(cells, leave_out, folder, there), daemon=True)
@@ -183,8 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{path.name:{width}}{count:14}", *(f"  {number} {one}" for number, one in signs.items()), flush=True)
     print()
     often = Counter((number, text) for _, number, verdict, text in rows if verdict in ("wrong", "?"))
-    for (number, text), count in often.most_common(10):
-        print(f"{count} ×  {number}  {text.removeprefix('not yet. ')}")
+    for (number, text), times in often.most_common(10):
+        print(f"{times} ×  {number}  {text.removeprefix('not yet. ')}")
     if options.table:
         options.table.parent.mkdir(parents=True, exist_ok=True)
         with open(options.table, "w", newline="", encoding="utf-8-sig") as file:  # so that Excel reads ᾱ

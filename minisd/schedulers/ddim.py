@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from minisd.randomness import Generator, randn
+from minisd.randomness import Generators, randn
 from minisd.schedulers.base import Scheduler, StepOutput
 from minisd.schedulers.config import COMMON
 
@@ -21,7 +21,7 @@ class DDIMScheduler(Scheduler):
         "rescale_betas_zero_snr": False,
     }
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generator = None, eta: float = 0.0,
+    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None, eta: float = 0.0,
              return_dict: bool = True) -> StepOutput:
         """One step from timestep t to the next, s (equations 12 and 16):
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from minisd.randomness import Generator, randn
+from minisd.randomness import Generators, randn
 from minisd.schedulers.base import Scheduler, StepOutput
 from minisd.schedulers.config import COMMON
 
@@ -20,7 +20,7 @@ class DDPMScheduler(Scheduler):
         "rescale_betas_zero_snr": False,
     }
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """One step from timestep t to the next, s. With α = ᾱ_t/ᾱ_s, β = 1 - α (equations 6 and 7):
 

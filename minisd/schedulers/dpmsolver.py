@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from minisd.randomness import Generator
+from minisd.randomness import Generators
 from minisd.schedulers.base import StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.schedule import karras_sigmas, predictions, spaced_timesteps, times_of_sigmas
@@ -49,7 +49,7 @@ class DPMSolverMultistepScheduler(SigmaScheduler):
                              f"timestep_spacing={c.timestep_spacing!r} two are alike; take fewer steps")
         return times, all_sigmas[times]
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """One step from noise level s to t, h = log σ_s - log σ_t, φ = e^k - 1. For "dpmsolver++" m = x0 and k = -h;
         for "dpmsolver" m = ε, k = h, and alpha and sigma change places (algorithm 2, appendix B):

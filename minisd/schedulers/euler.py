@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from minisd.randomness import Generator
+from minisd.randomness import Generators
 from minisd.schedulers.base import StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.sigma import SigmaScheduler
@@ -18,7 +18,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
         "sigma_max": None, "final_sigmas_type": "zero", "rescale_betas_zero_snr": False,
     }
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """One step along the slope dx/dσ = ε:
 

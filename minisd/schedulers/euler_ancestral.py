@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from minisd.randomness import Generator, randn
+from minisd.randomness import Generators, randn
 from minisd.schedulers.base import StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.sigma import SigmaScheduler
@@ -13,7 +13,7 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
 
     DEFAULTS = COMMON | {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False}
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """One step to σ_down, below σ_{i+1}, and up with fresh noise z ~ N(0, 1):
 

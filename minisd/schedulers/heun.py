@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from minisd.randomness import Generator
+from minisd.randomness import Generators
 from minisd.schedulers.base import StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.sigma import SigmaScheduler
@@ -24,7 +24,7 @@ class HeunDiscreteScheduler(SigmaScheduler):
         times, sigmas = super()._plan(steps)
         return np.repeat(times, 2)[1:], np.repeat(sigmas, 2)[1:]  # t0 t1 t1 t2 t2 …
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """Half a step: first the trial, then the correction, whose slope ε' is that at the trial's end:
 

@@ -3,7 +3,7 @@
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
-from minisd.randomness import Generator
+from minisd.randomness import Generators
 from minisd.schedulers.base import StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.sigma import SigmaScheduler
@@ -17,7 +17,7 @@ class LMSDiscreteScheduler(SigmaScheduler):
         "use_beta_sigmas": False,
     }
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """One step from σ_i to σ_{i+1}: exact, if the slope dx/dσ = ε were the polynomial p through the last four.
 

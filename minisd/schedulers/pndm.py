@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.randomness import Generator
+from minisd.randomness import Generators
 from minisd.schedulers.base import Scheduler, StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.schedule import predictions
@@ -45,7 +45,7 @@ class PNDMScheduler(Scheduler):
         super()._forget()  # history: the latest outputs, at most four
         self.calls = 0
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generator = None,
+    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
         """One step from timestep t: DDIM's transfer (equation 11) with a slope of up to four outputs (equation 12),
 

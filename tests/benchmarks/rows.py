@@ -138,11 +138,11 @@ def vae_rows(size, device, source) -> Iterator[Row]:
     yield Row(f"VAE, decode to {pixels}²: time", *times, "s", 0.95)
     memory, usual = peak(lambda: ours.decode(latents), device), peak(lambda: theirs.decode(latents), device)
     yield Row("VAE, decode: peak memory", memory, usual, "MB", 0.7)
-    tiled = ours.decode(latents, tiled=True)
-    assert_close(tiled, ours.decode(latents))  # no seam: the same picture
+    banded = ours.decode(latents, in_bands=True)
+    assert_close(banded, ours.decode(latents))  # no seam: the same picture
     yield Row("VAE, decode in bands (the same picture): peak memory",
-              peak(lambda: ours.decode(latents, tiled=True), device), usual, "MB", 0.3 if size != "mini" else None)
-    times = seconds(lambda: ours.decode(latents, tiled=True), lambda: theirs.decode(latents), device, turns=1)
+              peak(lambda: ours.decode(latents, in_bands=True), device), usual, "MB", 0.3 if size != "mini" else None)
+    times = seconds(lambda: ours.decode(latents, in_bands=True), lambda: theirs.decode(latents), device, turns=1)
     yield Row("VAE, decode in bands: time", *times, "s")
 
 

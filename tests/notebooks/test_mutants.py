@@ -34,7 +34,7 @@ MUTANTS = [
      "timesteps[i: i + 1].repeat(len(known))"),
     ("10_inpainting", "training/inpaint.py", "(0, 0, 0, 0, 0, in_channels - old.shape[1])",
      "(0, 0, 0, 0, in_channels - old.shape[1], 0)"),
-    ("11_published_weights", "tiling.py", "squares / count - mean**2", "squares / count - 0.9 * mean**2"),
+    ("11_published_weights", "bands.py", "squares / count - mean**2", "squares / count - 0.9 * mean**2"),
     ("01_noise", "plot.py", 'interpolation="nearest", **{"vmin"', 'interpolation="bilinear", **{"vmin"'),
 ]
 

@@ -76,6 +76,27 @@ def test_only_the_first_of_many_missing_tensors_are_listed(folder):
         UNet.from_pretrained(folder / "unet")
 
 
+def test_quantised_weights(folder):
+    weights = load_file(folder / UNET_FILE)
+    save_file(weights | {"conv_in.weight": weights["conv_in.weight"].to(torch.int8)}, folder / UNET_FILE)
+    with pytest.raises(ValueError, match=r"as in a quantised model: conv_in\.weight \(torch\.int8\)"):
+        StableDiffusion.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": ["a.safetensors"]}, {"weight_map": {"conv_in.weight": 1}}])
+def test_an_index_that_maps_nothing(folder, index):
+    (folder / UNET_FILE).unlink()
+    (folder / f"{UNET_FILE}.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="weight_map must map each tensor to the name of its file"):
+        StableDiffusion.from_pretrained(folder)
+
+
+def test_a_dtype_by_its_name(sd, tmp_path):
+    with pytest.raises(TypeError, match=r"dtype='float16'; it must be a torch dtype such as torch\.float16"):
+        sd.save_pretrained(tmp_path / "new", dtype="float16")
+    assert not (tmp_path / "new").exists()
+
+
 class Attack:
     """Unpickled without care, makes a folder."""
 
@@ -153,15 +174,19 @@ def test_a_single_file_without_tensors_or_with_a_variant(tmp_path):
     ("unet", {"down_block_types": ["DownBlock2D", "SimpleCrossAttnDownBlock2D"]}, "down_block_types=.* must be 2 nam"),
     ("unet", {"attention_head_dim": [8, 8, 8]}, r"attention_head_dim=\(8, 8, 8\) must be one number or 2"),
     ("vae", {"use_quant_conv": False}, "use_quant_conv=False is not supported; it must be True"),
-    ("vae", {"down_block_types": ["DownBlock2D"] * 4}, "down_block_types must be 4 times 'DownEncoderBlock2D'"),
+    ("vae", {"down_block_types": ["DownBlock2D"] * 4}, "down_block_types=.* must be 'DownEncoderBlock2D' 4 times"),
     ("text_encoder", {"hidden_act": "relu"}, "hidden_act='relu' is not supported; it must be 'quick_gelu' or 'gelu'"),
     ("unet", {"block_out_channels": [32, 96]}, "wrong shape: .* instead of"),
     # values of the wrong type, or absurd
     ("unet", {"block_out_channels": "wide"}, "block_out_channels='wide' makes no sense; it must be a list, each"),
-    ("unet", {"block_out_channels": []}, r"block_out_channels=\[\] makes no sense; it must be a list, each a posi"),
+    ("unet", {"block_out_channels": []}, r"block_out_channels=\[\] makes no sense; it must be a list, each a wh"),
     ("unet", {"block_out_channels": [32, -64]}, r"block_out_channels=\[32, -64\] makes no sense"),
-    ("unet", {"layers_per_block": 10**9}, "layers_per_block=1000000000 makes no sense; it must be a positive whole"),
+    ("unet", {"layers_per_block": 10**9}, "layers_per_block=1000000000 makes no sense"),
+    ("unet", {"layers_per_block": 101}, "layers_per_block=101 makes no sense; it must be a whole number from 1 to 100"),
+    ("text_encoder", {"num_hidden_layers": 101}, "num_hidden_layers=101 makes no sense"),
+    ("text_encoder", {"pad_token_id": -1}, "pad_token_id=-1 makes no sense; it must be a whole number from 0"),
     ("unet", {"in_channels": True}, "in_channels=True makes no sense"),
+    ("unet", {"attention_head_dim": "8"}, "attention_head_dim='8' .* a whole number from .* or a list, each a w"),
     ("vae", {"scaling_factor": "0.18"}, "scaling_factor='0.18' makes no sense; it must be a positive number"),
     ("vae", {"scaling_factor": float("nan")}, "scaling_factor=nan makes no sense"),
     ("text_encoder", {"num_attention_heads": 3}, "num_attention_heads=3 does not divide hidden_size=64"),
@@ -191,7 +216,7 @@ def test_damaged_tokenizers(folder):
     vocab = json.loads((folder / "tokenizer/vocab.json").read_text())
     for wrong in (vocab | {"!": 1.5}, vocab | {"!": vocab["a"]}, vocab | {"!": [0]}, vocab | {"!": -1}):
         (folder / "tokenizer/vocab.json").write_text(json.dumps(wrong))
-        with pytest.raises(ValueError, match="vocab must give every token a whole number of its own, from 0"):
+        with pytest.raises(ValueError, match="vocab must give every token a different whole number, 0 or more"):
             StableDiffusion.from_pretrained(folder)
     (folder / "tokenizer/merges.txt").write_bytes(b"#version: 0.2\n\xff\xfe t h")
     with pytest.raises(ValueError, match=r"merges\.txt is damaged: it is not UTF-8 text"):
@@ -280,7 +305,7 @@ SHARED = [
     ({"prompt": None}, TypeError, "prompt must be a string or a list of strings, not NoneType"),
     ({"prompt": ["a", 5]}, TypeError, "prompt must be a string or a list of strings; item 1 is a int"),
     ({"prompt": b"a cat"}, TypeError, "prompt must be a string or a list of strings, not bytes"),
-    ({"prompt": "half a \ud83c"}, ValueError, "prompt: item 0, .* holds half a surrogate pair"),
+    ({"prompt": "half a \ud83c"}, ValueError, "prompt: item 0, .* contains an unpaired surrogate"),
     ({"prompt": []}, ValueError, "prompt is an empty list; give at least one"),
     ({"negative_prompt": 5}, TypeError, "negative_prompt must be a string or a list of strings, not int"),
     ({"negative_prompt": None}, TypeError, "negative_prompt must be a string or a list of strings, not NoneType"),
@@ -299,6 +324,7 @@ SHARED = [
     ({"seed": 2**63}, ValueError, "seed=9223372036854775808; it must be"),
     ({"seed": 1.0}, ValueError, "seed=1.0; it must be"),
     ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed and generator were both given"),
+    ({"generator": 7}, TypeError, "generator is a int; it must be a torch.Generator or a list of them"),
     ({"generator": [torch.Generator()] * 2}, ValueError, "generator: a list of 2 for a batch of 1; give one"),
     ({"latents": torch.zeros(1, 4, 8, 9)}, ValueError, r"latents have shape \(1, 4, 8, 9\); .* must be \(1, 4, 8, 8\)"),
     ({"latents": torch.zeros(2, 4, 8, 8)}, ValueError, r"latents have shape \(2, 4, 8, 8\)"),
@@ -318,7 +344,7 @@ REDRAW = [
     ({"image": grey(mode="L")}, ValueError, r"image has mode L; convert it first: image\.convert\('RGB'\)"),
     ({"image": grey(mode="RGBA")}, ValueError, "image has mode RGBA; convert it first"),
     ({"image": grey(mode="P")}, ValueError, "image has mode P; convert it first"),
-    ({"image": grey().convert("I")}, ValueError, r"image has more than 8 bits a value \(mode I\); .* save it with 8"),
+    ({"image": grey().convert("I")}, ValueError, r"image has more than 8 bits per channel \(mode I\)"),
     ({"image": grey(60, 64, "RGB")}, ValueError, "image: height is 60 pixels; .* divisible by 8, for example 64"),
     ({"image": grey(64, 3, "RGB")}, ValueError, "image: width is 3 pixels; it must be divisible by 8, for example 8"),
     ({"image": [grey(64, 64, "RGB"), grey(64, 72, "RGB")]}, ValueError, r"different sizes, \(64, 64\) and \(72, 64\)"),
@@ -326,14 +352,14 @@ REDRAW = [
     ({"image": torch.zeros(3, 64, 64)}, ValueError, r"image has shape \(3, 64, 64\); a tensor must be \(B, 3, H, W\)"),
     ({"image": torch.zeros(1, 1, 64, 64)}, ValueError, r"image has shape \(1, 1, 64, 64\)"),
     ({"image": torch.zeros(0, 3, 64, 64)}, ValueError, r"image has shape \(0, 3, 64, 64\)"),
-    ({"image": torch.full((1, 3, 64, 64), 255)}, ValueError, r"image is of torch\.int64; .* floating point"),
+    ({"image": torch.full((1, 3, 64, 64), 255)}, ValueError, r"image has dtype torch\.int64; .* floating point"),
     ({"image": torch.full((1, 3, 64, 64), 255.0)}, ValueError, r"values from 255\.00 .* must be in \[-1, 1\]"),
     ({"image": torch.full((1, 3, 64, 64), torch.nan)}, ValueError, "values from nan to nan"),
 ]
 MASKS = [
     ({"mask": grey(64, 72)}, ValueError, "mask is 72×64 pixels, the image 64×64; they must have the same size"),
-    ({"mask": grey(mode="RGB")}, ValueError, r"mask has mode RGB; it must be grey, white where to paint"),
-    ({"mask": grey().convert("F")}, ValueError, r"mask has more than 8 bits a value \(mode F\)"),
+    ({"mask": grey(mode="RGB")}, ValueError, r"mask has mode RGB; it must be greyscale, white to repaint"),
+    ({"mask": grey().convert("F")}, ValueError, r"mask has more than 8 bits per channel \(mode F\)"),
     ({"mask": torch.zeros(0, 1, 64, 64)}, ValueError, r"mask has shape \(0, 1, 64, 64\)"),
     ({"mask": torch.zeros(64, 64)}, ValueError, r"mask has shape \(64, 64\); a tensor must be \(B, 1, H, W\)"),
     ({"mask": torch.zeros(1, 3, 64, 64)}, ValueError, r"mask has shape \(1, 3, 64, 64\)"),
@@ -389,7 +415,7 @@ def test_shapes_that_networks_refuse(sd):
         sd.vae.decode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"TextEncoder: token ids have shape \(1, 78\); .* at most 77"):
         sd.text_encoder(torch.zeros(1, 78, dtype=torch.long))
-    with pytest.raises(ValueError, match="TextEncoder: token id 99999 is outside the vocabulary"):
+    with pytest.raises(ValueError, match="TextEncoder: token ids from 99999 to 99999; they must be from 0 to"):
         sd.text_encoder(torch.full((1, 77), 99999))
 
 

@@ -113,7 +113,7 @@ def test_shards_that_are_not_whole(folder):
     with pytest.raises(FileNotFoundError, match=f"names {shard.name}, which is not there"):
         StableDiffusion.from_pretrained(folder)
     index.write_text(json.dumps({"weight_map": {"conv_in.weight": "../../secret.safetensors"}}))
-    with pytest.raises(ValueError, match=r"names '\.\./\.\./secret\.safetensors', which is no safetensors file"):
+    with pytest.raises(ValueError, match=r"names '\.\./\.\./secret\.safetensors', which is not a safetensors file"):
         StableDiffusion.from_pretrained(folder)
 
 

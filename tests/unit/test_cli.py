@@ -142,7 +142,7 @@ def test_errors_are_one_line_and_status_2(tiny, tmp_path, capsys, options, messa
 def test_a_folder_in_which_one_may_not_write_is_refused_before_the_work(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert run("generate", PROMPT, model="no/such/model", out=tmp_path / "out") == 2
-    assert f"{tmp_path / 'out'}: you may not write in {tmp_path}; name another folder" in capsys.readouterr().err
+    assert f"out: no permission to write in {tmp_path}; name another folder" in capsys.readouterr().err
 
 
 def test_an_error_without_words_is_said_by_its_name(tiny, tmp_path, capsys, monkeypatch):
@@ -212,9 +212,9 @@ def test_pictures_that_cannot_be_opened(tiny, tmp_path, capsys, picture):
     Image.new("RGBA", (64, 64), (255, 0, 0, 100)).save(tmp_path / "glass.png")
     for path, message in (("none.png", "there is no picture"), ("words.png", "is not a picture"),
                           ("half.png", "half.png is not a picture"), ("chunk.png", "chunk.png is not a picture"),
-                          (".", "directory"), ("deep.png", "deep.png has more than 8 bits a value (mode I;16)"),
-                          ("deep.tiff", "deep.tiff has more than 8 bits a value (mode F)"),
-                          ("glass.png", "glass.png is transparent in places; save it without transparency")):
+                          (".", "directory"), ("deep.png", "deep.png has more than 8 bits per channel (mode I;16)"),
+                          ("deep.tiff", "deep.tiff has more than 8 bits per channel (mode F)"),
+                          ("glass.png", "glass.png has transparent parts; save it without transparency")):
         # the model is not even looked for
         assert run("img2img", PROMPT, tmp_path / path, model="no/such/model", out=tmp_path / "out") == 2
         error = capsys.readouterr().err
@@ -222,6 +222,22 @@ def test_pictures_that_cannot_be_opened(tiny, tmp_path, capsys, picture):
         assert len(error.strip().splitlines()) == 1
     assert run("img2img", PROMPT, picture, model=tiny["sd1"], out=tmp_path / "out", strength=0) == 2
     assert "strength=0.0; it must be above 0" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_status_130(tiny, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StableDiffusion, "text_to_image", interrupt)
+    assert run("generate", PROMPT, model=tiny["sd1"], out=tmp_path / "out") == 130
+    assert capsys.readouterr().err == "minisd: stopped\n"
+
+
+def test_train_hands_its_options_to_training(monkeypatch):
+    given = []
+    monkeypatch.setattr("minisd.training.command.run", given.append)
+    assert main(["train", "vae", "--steps", "3"]) == 0
+    assert (given[0].what, given[0].steps) == ("vae", 3)
 
 
 @pytest.mark.parametrize("arguments", [[], ["paint"], ["generate"], ["generate", "x", "--steps", "many"],

@@ -99,6 +99,7 @@ def test_classifier_saves_and_opens(tmp_path):
         classifier(torch.rand(3, 3, 32, 32))
 
 
+@pytest.mark.slow
 def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, capsys):
     """A shortened run on the mini model's parts with an untrained U-Net: numbers are bad, but all are there."""
     torch.manual_seed(0)

@@ -11,6 +11,8 @@ from minisd import StableDiffusion, checkpoint
 from minisd.emoji.data import EmojiData, Scene, background_of
 from minisd.files import assets_folder
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [("pizza", "3d", "blue"), ("cat face", "flat", "green"), ("rocket", "cartoon", "yellow"),
            ("red apple", "sticker", "purple"), ("sunflower", "3d", "white"), ("robot", "flat", "orange")]
 

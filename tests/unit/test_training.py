@@ -25,6 +25,8 @@ from minisd.training.clip import CLIPTask
 from minisd.training.clip import Options as CLIPOptions
 from minisd.training.loop import Settings, train
 
+pytestmark = pytest.mark.slow
+
 
 class Toy(nn.Module):
     """Learns to halve its input. `explode_at` makes the loss infinite in that step, `signal_at` presses Ctrl-C."""

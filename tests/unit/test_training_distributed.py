@@ -15,6 +15,8 @@ import torch.distributed as dist
 from minisd.training import command
 from minisd.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CLIP = ["clip", "--steps", "4", "--batch-size", "16", "--no-bf16", "--out"]
 

@@ -28,7 +28,7 @@ def vae():
 @pytest.mark.parametrize("size", [(1, 4, 8, 8), (2, 4, 5, 9), (1, 4, 1, 3)])
 def test_it_is_the_same_picture(vae, size):
     z = torch.randn(size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(vae.decode(z, tiled=True), vae.decode(z), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(vae.decode(z, in_bands=True), vae.decode(z), atol=1e-5, rtol=1e-4)
 
 
 def test_a_corner_that_is_brighter_changes_the_others_just_as_much(vae):
@@ -36,7 +36,7 @@ def test_a_corner_that_is_brighter_changes_the_others_just_as_much(vae):
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     z[:, :, :4, :4] += 20
     whole = vae.decode(z)
-    torch.testing.assert_close(vae.decode(z, tiled=True), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(vae.decode(z, in_bands=True), whole, atol=1e-5, rtol=1e-4)
     apart = torch.cat([vae.decode(half) for half in z.chunk(2, dim=2)], dim=2)
     assert (apart - whole).abs().max() > 0.05  # so the test above can fail
 
@@ -45,4 +45,4 @@ def test_it_takes_less_than_half_of_the_memory(vae):
     z = torch.randn(1, 4, 32, 32)
     with torch.no_grad():
         vae.decode(z)
-        assert peak_memory(lambda: vae.decode(z, tiled=True)) < 0.5 * peak_memory(lambda: vae.decode(z))
+        assert peak_memory(lambda: vae.decode(z, in_bands=True)) < 0.5 * peak_memory(lambda: vae.decode(z))

@@ -1,9 +1,9 @@
-"""The VAE's decoder in little memory, without a seam: large feature maps are computed a band of rows at a time.
+"""The VAE's decoder in little memory and without seams: large feature maps are computed one band of rows at a time.
 
-Usually an image is cut into overlapping tiles, which are decoded one by one and blended. As the group norms then see
-each tile alone, tiles differ in brightness, and it shows. Here the mean and variance of the *whole* map are measured
-first, band by band; all other layers look one row beyond their band at most. So the result is the same picture. The
-price is that a map which is never held as a whole is computed anew each time that it is read.
+The usual way is to cut the latents into overlapping tiles, decode them one by one and blend the results. But then each
+group norm sees a single tile, so tiles differ in brightness, and it shows. Here the mean and variance of the *whole*
+map are measured first, band by band; every other layer reads at most one row beyond its band. So the result is the same
+picture. The price: a map that is never held as a whole is computed again each time it is read.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ BAND = 8  # rows
 
 @dataclass(frozen=True)
 class Rows:
-    """A feature map of which any rows can be had: `read(a, b)` gives those from a up to b, (B, C, b - a, W)."""
+    """A feature map that is read a few rows at a time: `read(a, b)` returns rows a to b - 1, (B, C, b - a, W)."""
 
     height: int
     read: Callable[[int, int], Tensor]
@@ -29,15 +29,15 @@ class Rows:
         return [(a, min(a + BAND, self.height)) for a in range(0, self.height, BAND)]
 
 
-def tiled_decode(decoder: nn.Module, z: Tensor) -> Tensor:
-    """What `decoder(z)` gives, (B, 3, 8h, 8w); the images of a batch one after the other."""
+def decode_in_bands(decoder: nn.Module, z: Tensor) -> Tensor:
+    """The same as `decoder(z)`, (B, 3, 8h, 8w); the images of a batch are decoded one after another."""
     return torch.cat([decode_one(decoder, one[None]) for one in z])
 
 
 def decode_one(decoder: nn.Module, z: Tensor) -> Tensor:
     x = held(decoder.mid_block(decoder.conv_in(z)))  # no larger than the latents
     for block in decoder.up_blocks:
-        x = in_one_memory(block.resnets, x)
+        x = in_one_buffer(block.resnets, x)
         for upsample in block.upsamplers:
             x = upsampled(upsample.conv, x)
             if block is not decoder.up_blocks[-2]:  # the last map, the largest, is never held as a whole
@@ -46,14 +46,17 @@ def decode_one(decoder: nn.Module, z: Tensor) -> Tensor:
     return write(x, empty_map(decoder.conv_out, x, x.height))
 
 
-def in_one_memory(blocks: nn.ModuleList, x: Rows) -> Rows:
-    """The residual blocks of one resolution. Each writes its result over its input, two rows further up: as it looks
-    two rows beyond a band, those are the rows which nobody will ask for again."""
+def in_one_buffer(blocks: nn.ModuleList, x: Rows) -> Rows:
+    """The residual blocks of one resolution, in one buffer.
+
+    Each block writes its output over its input, two rows further up: it reads two rows beyond its band, so those are
+    the rows that will not be read again.
+    """
     spare = 2 * len(blocks)
-    memory = empty_map(blocks[0].conv1, x, x.height + spare)
+    buffer = empty_map(blocks[0].conv1, x, x.height + spare)
     for block in blocks:
         spare -= 2
-        x = held(write(residual(block, x), memory[:, :, spare: spare + x.height]))
+        x = held(write(residual(block, x), buffer[:, :, spare: spare + x.height]))
     return x
 
 
@@ -65,24 +68,24 @@ def residual(block: ResidualBlock, x: Rows) -> Rows:
 
 
 def empty_map(conv: nn.Conv2d, x: Rows, height: int) -> Tensor:
-    """Memory for what `conv` makes of x, the channels of a pixel side by side."""
+    """An empty buffer for what `conv` makes of x, channels last."""
     width = x.read(0, 1).shape[3]
     return conv.weight.new_empty(1, height, width, conv.out_channels).permute(0, 3, 1, 2)
 
 
-def write(x: Rows, memory: Tensor) -> Tensor:
+def write(x: Rows, buffer: Tensor) -> Tensor:
     for a, b in x.bands():
-        memory[:, :, a:b] = x.read(a, b)
-    return memory
+        buffer[:, :, a:b] = x.read(a, b)
+    return buffer
 
 
 def held(x: Tensor) -> Rows:
-    """A map that is in memory."""
+    """A map that is held in memory."""
     return Rows(x.shape[2], lambda a, b: x[:, :, a:b])
 
 
 def convolved(conv: nn.Conv2d, x: Rows) -> Rows:
-    """A 3×3 convolution: needs a row more above and below, and zeros beyond the edge."""
+    """A 3×3 convolution: needs one more row above and below, and zeros beyond the edges."""
     def read(a: int, b: int) -> Tensor:
         rows = x.read(max(a - 1, 0), min(b + 1, x.height))
         rows = F.pad(rows, (1, 1, int(a == 0), int(b == x.height)))
@@ -91,7 +94,7 @@ def convolved(conv: nn.Conv2d, x: Rows) -> Rows:
 
 
 def upsampled(conv: nn.Conv2d, x: Rows) -> Rows:
-    """Every pixel four times, then the convolution."""
+    """Each pixel repeated twice along both sides, then the convolution."""
     def read(a: int, b: int) -> Tensor:
         rows = x.read(a // 2, (b + 1) // 2).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
         return rows[:, :, a % 2: a % 2 + b - a]
@@ -99,8 +102,9 @@ def upsampled(conv: nn.Conv2d, x: Rows) -> Rows:
 
 
 def activated(norm: nn.GroupNorm, x: Rows) -> Rows:
-    """Group norm with the statistics of the whole map, and SiLU."""
-    total = squares = count = 0
+    """Group norm with the statistics of the whole map, then SiLU."""
+    total, squares = torch.zeros(2, 1, norm.num_groups, dtype=torch.float64, device=norm.weight.device)
+    count = 0
     for a, b in x.bands():
         rows = x.read(a, b).float().unflatten(1, (norm.num_groups, -1))  # (1, G, C/G, rows, W)
         total += rows.sum(dim=(2, 3, 4), dtype=torch.float64)
