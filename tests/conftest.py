@@ -27,6 +27,23 @@ def tiny(tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
+@pytest.fixture(scope="session")
+def world():
+    """The data set that the models are trained on."""
+    from minisd.emoji.world import EmojiData
+
+    return EmojiData("core")
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """A folder of tiny networks that the U-Net's training needs: vae/vae, clip/… and unet/unet."""
+    from tests.toy import save_tiny_parts
+
+    save_tiny_parts(folder := tmp_path_factory.mktemp("parts"))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def float32_unless_said(monkeypatch):
     """Where no dtype is given, the same one on every computer."""
