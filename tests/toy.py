@@ -74,6 +74,13 @@ def state(folder: Path) -> dict:
     return torch.load(folder / "state.pt", weights_only=True)
 
 
+def names_in(optimizer: torch.optim.Optimizer, task: Task, dimensions: int | None = None) -> set[str]:
+    """The names of the parameters that an optimiser trains (only matrices and kernels, 2, or only vectors, 1)."""
+    mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {name for name, p in task.named_parameters()
+            if id(p) in mine and dimensions in (None, min(2, max(1, p.ndim)))}
+
+
 def start(function, *args, **kwargs) -> multiprocessing.Process:
     """Call a function of this file in a process of its own. (Forked from one that has imported torch: quick.)"""
     context = multiprocessing.get_context("forkserver")
