@@ -72,8 +72,9 @@ class CLIPTask(Task):
     def wrong_caption(self, scene: Scene, rng: np.random.Generator) -> str:
         """The scene's caption with one word that is not true of it; the name of the thing if it says nothing else."""
         changed = contrary(scene, rng)
-        while changed is None or changed.concept == changed.other:
-            changed = replace(scene, concept=choose(rng, self.data.concepts).name, count=1, worn="")
+        if changed is None:
+            names = [concept.name for concept in self.data.concepts if concept.name not in scene.things]
+            changed = replace(scene, concept=choose(rng, names), count=1, worn="")
         return self.data.caption(changed)
 
     # --- how good it is ---------------------------------------------------------------------------------------

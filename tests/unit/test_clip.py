@@ -56,6 +56,16 @@ def test_loss_without_knowledge_is_log_of_the_batch():
     assert contrastive_loss(same, same, torch.tensor(5.0)).item() == pytest.approx(math.log(16))
 
 
+def test_a_wrong_caption_is_one_more_answer_for_its_picture():
+    torch.manual_seed(0)
+    text, images, wrong = (F.normalize(torch.randn(4, 8), dim=1) for _ in range(3))
+    logits = 10 * text @ images.T
+    rows = -torch.stack([logits[i, i] - logits[i].logsumexp(0) for i in range(4)]).mean()
+    answers = [torch.cat([logits[:, i], 10 * (images[i] @ wrong[i])[None]]) for i in range(4)]
+    columns = -torch.stack([answers[i][i] - answers[i].logsumexp(0) for i in range(4)]).mean()
+    torch.testing.assert_close(contrastive_loss(text, images, torch.tensor(10.0), wrong), (rows + columns) / 2)
+
+
 def test_temperature_is_limited(clip):
     with torch.no_grad():
         before = clip.logit_scale.clone()
