@@ -55,7 +55,8 @@ def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Pat
             shutil.copyfile(run / "scores.csv", history / f"{run.name}-scores.csv")
         if pictures := sorted(run.glob("picture-*.png")):
             shutil.copyfile(pictures[-1], history / f"{run.name}.png")
-    draw_curves(logs, history / "curves.png")
+    if logs:
+        draw_curves(logs, history / "curves.png")
     draw = draw_samples if sd.unet.config.in_channels == 4 else draw_inpainted
     draw(sd, folder / "samples.png")
 

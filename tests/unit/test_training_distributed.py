@@ -1,66 +1,57 @@
 """Two processes under torchrun take the same steps as one process with the whole batch, and stop together."""
 
-import argparse
-import csv
 import os
+import signal
 import subprocess
 import sys
 import time
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from minisd.training import command
+from minisd.emoji.world import EmojiData
+from minisd.training import clip, unet
 from minisd.training.loop import train
+from tests.tiny import CAPTIONS
+from tests.toy import TEXT_CONFIG, UNET_CONFIG, Toy, log, save_tiny_parts, settings, state, wait_for
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-CLIP = ["clip", "--steps", "4", "--batch-size", "16", "--no-bf16", "--out"]
 
 
-def torchrun(*program: str) -> None:
-    """Run a program in two processes, one thread each."""
+def torchrun(*words: str) -> subprocess.Popen:
+    """This file as a program in two processes, one thread each."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*launch, *program], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
+    return subprocess.Popen(launch, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def losses(folder: Path) -> list[float]:
-    with (folder / "log.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
-
-
-def test_clip_in_two_processes_is_clip_in_one(tmp_path):
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    command.run(parser.parse_args([*CLIP, str(tmp_path / "one")]))
-    torchrun("-m", "minisd.training", *CLIP, str(tmp_path / "two"))
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == len(set(one)) == 4  # it does learn
-    assert two == pytest.approx(one, rel=1e-5)
+# --- the same steps -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory) -> Path:
-    """What `train_toys` leaves behind."""
-    folder = tmp_path_factory.mktemp("toys")
-    torchrun(__file__, str(folder))
+def runs(tmp_path_factory) -> Path:
+    """What `train_all` leaves behind."""
+    folder = tmp_path_factory.mktemp("runs")
+    process = torchrun("all", str(folder))
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     return folder
 
 
-def train_toys(folder: Path) -> None:
-    """One of the two processes: three runs of the toy task, whose noise is divided between them."""
-    from test_training import Toy, settings
-
-    if os.environ["RANK"] == "0":  # on its own, before the two know of each other
-        train(Toy(), settings(), folder / "one", quiet=True)
+def train_all(folder: Path) -> None:
+    """One of the two processes: first on its own, before the two know of each other, then both together."""
+    rank = int(os.environ["RANK"])
+    if rank == 0:
+        save_tiny_parts(folder / "parts")
+        train_three(folder, "one")
     dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    train(Toy(), settings(), folder / "two", quiet=True)
+    dist.barrier()
+    train_three(folder, "two")
     toy = Toy(signal_at=5 if rank == 1 else None)  # only the second process gets the signal,
     if rank == 1:                                  # and its clock goes faster
         right = time.monotonic
@@ -70,21 +61,94 @@ def train_toys(folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_noise_is_divided_and_not_repeated(toys):
-    one, two = losses(toys / "one"), losses(toys / "two")
-    assert len(one) == len(set(one)) == 20
-    assert two == pytest.approx(one, rel=1e-5)
+def train_three(folder: Path, name: str) -> None:
+    """The toy, a tiny U-Net that gets its second pool after two steps, and a tiny CLIP."""
+    for module, what, tiny in ((unet, "MINI", UNET_CONFIG), (clip, "MINI", TEXT_CONFIG), (clip, "VOCAB_SIZE", 530)):
+        setattr(module, what, tiny)
+    clip.tokenizer_corpus = lambda seed: CAPTIONS
+    unet.UNetTask.score = partialmethod(unet.UNetTask.score, count=4)
+    for task in (unet.UNetTask, clip.CLIPTask):
+        task.picture = Toy.picture
+    clip.CLIPTask.score, clip.CLIPTask.export = unet.Task.score, lambda self, folder: ""
+    data, parts = EmojiData(), folder / "parts"
+    options = unet.Options(vae=str(parts / "vae/vae"), clip=str(parts / "clip"), pool=16, visits=1)
+    for which, task in (("toy", Toy()), ("unet", unet.UNetTask(options, data)),
+                        ("clip", clip.CLIPTask(clip.Options(), data))):
+        train(task, settings(steps=6), folder / f"{which}-{name}", quiet=True)
 
 
-def test_signal_to_one_stops_both_after_the_same_step(toys):
-    assert torch.load(toys / "stopped" / "state.pt", weights_only=True)["step"] == len(losses(toys / "stopped")) == 6
+@pytest.mark.parametrize("which", ["toy", "unet", "clip"])
+def test_two_processes_take_the_steps_of_one(runs, which):
+    one, two = log(runs / f"{which}-one"), log(runs / f"{which}-two")
+    assert len(one) == len(set(one)) == 6  # it does learn
+    assert two == pytest.approx(one, rel=1e-4)
+    for name, weight in state(runs / f"{which}-one")["task"].items():
+        torch.testing.assert_close(state(runs / f"{which}-two")["task"][name], weight, rtol=1e-3, atol=1e-4)
 
 
-def test_clock_is_shared(toys):
+def test_signal_to_one_stops_both_after_the_same_step(runs):
+    assert state(runs / "stopped")["step"] == len(log(runs / "stopped")) == 6
+
+
+def test_clock_is_shared(runs):
     # The learning rate follows the clock when minutes are given: with two clocks, the weights would drift apart.
-    weights = [torch.load(toys / f"weight-{rank}.pt", weights_only=True) for rank in range(2)]
+    weights = [torch.load(runs / f"weight-{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.equal(*weights)
 
 
+# --- killed ---------------------------------------------------------------------------------------------------
+
+
+def train_long(folder: Path) -> None:
+    """One of the two processes: a run that does not end by itself."""
+    (folder / f"process-{os.environ['RANK']}").write_text(str(os.getpid()))
+    dist.init_process_group("gloo")
+    train(Toy(), settings(steps=10**6), folder / "run", save_every=3600, quiet=True)
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def long_run(tmp_path):
+    """A run of two processes after some steps: torchrun, its two workers' numbers, and the folder."""
+    launcher = torchrun("long", str(tmp_path))
+    try:
+        wait_for(lambda: (tmp_path / "run/log.csv").exists() and len(log(tmp_path / "run")) > 5, seconds=120)
+        workers = [int((tmp_path / f"process-{rank}").read_text()) for rank in range(2)]
+        yield launcher, workers, tmp_path / "run"
+    finally:
+        launcher.kill()
+        launcher.wait()
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")  # one that ended but that nobody has asked about is no longer running
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_save_and_end_when_torchrun_is_killed(long_run):
+    launcher, workers, folder = long_run
+    assert not (folder / "state.pt").exists()
+    launcher.kill()
+    wait_for(lambda: not any(is_running(worker) for worker in workers), seconds=30)
+    assert state(folder)["step"] == len(log(folder))  # no step is lost
+    train(Toy(), settings(steps=state(folder)["step"] + 1), folder, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_other_worker_ends_when_one_is_killed(long_run, rank):
+    launcher, workers, folder = long_run
+    os.kill(workers[rank], signal.SIGKILL)
+    said, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0, said
+    wait_for(lambda: not any(is_running(worker) for worker in workers), seconds=30)
+    with pytest.raises(FileNotFoundError):  # and the folder is free
+        train(Toy(), settings(), folder, resume=True, quiet=True)
+
+
 if __name__ == "__main__":
-    train_toys(Path(sys.argv[1]))
+    torch.set_num_threads(1)
+    {"all": train_all, "long": train_long}[sys.argv[1]](Path(sys.argv[2]))
