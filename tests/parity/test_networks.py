@@ -153,7 +153,7 @@ def table() -> str:
     diffusers, transformers = references()
     versions = ", ".join(f"{library.__name__} {library.__version__.split('+')[0]}"
                          for library in (torch, diffusers, transformers))
-    rows.append(f"\nSmall configs of each kind, the same layout in memory on both sides; measured with {versions}.")
+    rows.append(f"\nSmall configs of each kind, with the same memory layout on both sides; measured with {versions}.")
     return "\n".join(rows)
 
 
