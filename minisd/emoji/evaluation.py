@@ -1,6 +1,6 @@
-"""How good a model is, in numbers: does it draw what was asked for, and does it draw like the data?
+"""How good a model is, in numbers: does it draw what the prompt asks for, and does it draw like the data?
 
-`minisd evaluate` runs `evaluate` and writes its table and picture.
+`minisd evaluate` calls `evaluate` and writes its table and figure.
 """
 
 import csv
@@ -23,10 +23,10 @@ GUIDANCE_SCALES, STEPS = (1.0, 2.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 
 
 def nearest_drawing(picture: Tensor, background: str, data: EmojiData) -> tuple[str, str, float]:
-    """Of all drawings of the data set on a background, the one nearest to a picture (3, 64, 64) in [-1, 1].
+    """Of all drawings in the data set, placed on a background, the one nearest to a picture (3, 64, 64) in [-1, 1].
 
     Returns:
-        Its concept, its style, and the root mean square of the difference (pixels span 2).
+        Its concept, its style, and the root mean square difference (pixels are in [-1, 1]).
     """
     colour = np.array(data.backgrounds[background], dtype=np.float32)
     sprites = data.sprites.reshape(-1, 64, 64, 4)[:, ::2, ::2].astype(np.float32)  # every other pixel is enough
@@ -39,18 +39,18 @@ def nearest_drawing(picture: Tensor, background: str, data: EmojiData) -> tuple[
 
 @torch.no_grad()
 def retrieval(clip: CLIP, tokenizer: Tokenizer, data: EmojiData, split: str, count: int = 256) -> float:
-    """How many of `count` captions of new scenes find their own picture among all of them (top 1)."""
+    """The share of `count` captions of new scenes whose nearest picture, among all of them, is their own."""
     images, captions, _ = data.batch(range(count), seed=1_000_003, split=split, resolution=32)
     device = clip.logit_scale.device
     found = (clip.embed_text(tokenizer(captions).to(device)) @ clip.embed_images(images.to(device)).T).argmax(dim=1)
     return float((found.cpu() == torch.arange(count)).float().mean())
 
 
-# --- all of them ----------------------------------------------------------------------------------------------
+# --- the evaluation -------------------------------------------------------------------------------------------
 
 
 def fixed_scenes(data: EmojiData, split: str, count: int, seed: int = 0) -> list[Scene]:
-    """Scenes of a split ("train": combinations that were trained on, "heldout": never), usual size, in the middle."""
+    """Scenes of a split ("train": combinations that were trained on; "heldout": never), usual size, centred."""
     rng = np.random.default_rng((seed, count))
     plain = {"size": "usual", "place": "centre", "paraphrase": 0, "says_background": True}
     return [replace(data.scene(rng, split), **plain) for _ in range(count)]
@@ -58,7 +58,7 @@ def fixed_scenes(data: EmojiData, split: str, count: int, seed: int = 0) -> list
 
 @dataclass(frozen=True)
 class Judge:
-    """What pictures are measured with."""
+    """The classifier and the data with which pictures are measured."""
 
     classifier: Classifier
     data: EmojiData
@@ -71,7 +71,7 @@ class Judge:
 
     @torch.no_grad()
     def scores(self, pictures: Tensor, scenes: list[Scene]) -> dict[str, float]:
-        """Accuracies of pictures (B, 3, 64, 64) in [-1, 1] that were to show the scenes; higher is better."""
+        """Accuracies of pictures (B, 3, 64, 64) in [-1, 1] that should show the scenes; higher is better."""
         config = self.classifier.config
         concepts, styles, _ = self.classifier(pictures)
         wanted = torch.tensor([config.concepts.index(scene.concept) for scene in scenes])
@@ -80,7 +80,7 @@ class Judge:
             "concept": top_k_accuracy(concepts, wanted),
             "concept top 5": top_k_accuracy(concepts, wanted, 5),
             "style": top_k_accuracy(styles, torch.tensor([config.styles.index(scene.style) for scene in scenes])),
-            # read off the border's pixels, without a network
+            # read off the pixels at the border, without a network
             "background": float(np.mean([background_of(p) == s.background for p, s in zip(pictures, scenes)])),
             "nearest": float(np.mean([found[:2] == (s.concept, s.style) for found, s in zip(nearest, scenes)])),
             "distance": float(np.mean([found[2] for found in nearest])),
@@ -101,11 +101,11 @@ def draw(sd, scenes: list[Scene], data: EmojiData, steps: int, guidance_scale: f
 
 def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, steps: int = 20,
              progress: bool = True) -> list[dict]:
-    """A row of numbers for every setting: guidance scales, then steps, then schedulers, the others as given.
+    """A row of numbers for every setting: several guidance scales, then steps, then schedulers, one varied at a time.
 
-    Each row is measured on `count` scenes that were trained on and `count` held-out ones, always the same, from the
-    same seeds. The first row ("real") is what the judge says of real held-out pictures: the ceiling. The second ("VAE")
-    are these pictures, encoded and decoded. The Fréchet distance is that to the real pictures of the same scenes.
+    Each row is measured on `count` scenes that were trained on and `count` held-out ones, always the same, with the
+    same seeds. The first row ("real") is the judge's verdict on real pictures, the ceiling. The second ("VAE") is for
+    those pictures encoded and decoded. The Fréchet distance is to the real pictures of the same scenes.
     """
     data, scheduler = judge.data, sd.scheduler
     splits = {split: fixed_scenes(data, split, count) for split in ("train", "heldout")}
@@ -140,7 +140,7 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, ste
 
 
 def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None:
-    """metrics.csv, metrics.md (the table that people read, and a remark under it) and metrics.png."""
+    """Write metrics.csv, metrics.md (the table for people to read, with the remark below it) and metrics.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
@@ -153,7 +153,7 @@ def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: per cent for accuracies, "seen / held out"."""
+    """The rows as Markdown; accuracies in per cent, "seen / held out"."""
     shown = ("concept", "concept top 5", "style", "background", "nearest")
     lines = ["| setting | " + " | ".join(shown) + " | Fréchet |", "|---" * (len(shown) + 2) + "|"]
     for row in rows:

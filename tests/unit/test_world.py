@@ -580,7 +580,7 @@ def test_patterns_survive_smaller_pictures():
     ({"worn": "crown"}, "worn: 'crown' on 'pizza', which has no head in HEADS"),
     ({"concept": "panda", "worn": "wig"}, "worn: 'wig'; it must be one of top hat, crown, sunglasses, bow"),
     ({"other": "pizza"}, "other: 'pizza' is the concept, too"),
-    ({"concept": "broccoli", "count": 2}, "count: 2 of 'broccoli', which one does not count"),
+    ({"concept": "broccoli", "count": 2}, "count: 2 of 'broccoli', which cannot be counted"),
     ({"other": "rocket", "size": "small"}, "size: 'small' beside other='rocket'; it must be 'usual'"),
     ({"other": "rocket", "count": 2}, "count: 2 beside other='rocket'"),
     ({"count": 3, "place": "top"}, "place: 'top' beside count=3"),
