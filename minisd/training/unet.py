@@ -49,7 +49,7 @@ class Options:
     caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push off from
     min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weighs all times alike
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("pool", "visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
@@ -86,7 +86,7 @@ class UNetTask(Task):
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: Pool | None = None
-        self.folder: Path | None = None
+        self.folder = Path()  # the run's, where the pool lies
 
     def make_unet(self) -> UNet:
         if self.options.start is not None:
@@ -204,7 +204,7 @@ class UNetTask(Task):
         sd = self.pipeline()
         rows = [sd.text_to_image(list(PROMPTS), guidance_scale=3.0, generator=torch.Generator().manual_seed(seed),
                                  output="pt", progress=False) for seed in range(3)]
-        return grid([2 * row - 1 for row in rows])
+        return grid([2 * torch.as_tensor(row) - 1 for row in rows])
 
     def export(self, folder: Path) -> str:
         self.unet.save_pretrained(folder / "unet")
