@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from minisd.schedulers import SAMPLERS
+
 SIDE = "height and width of the picture; the model's own size if left out"
 
 
@@ -71,7 +73,7 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--guidance", type=float, default=7.5,
                      help="how strongly to follow the prompt; 1 is off (%(default)s)")
     sub.add_argument("--seed", type=int, help="picture k comes from seed + k; random if left out, and printed")
-    sub.add_argument("--scheduler", help="ddpm, ddim, pndm, lms, euler, euler-ancestral, heun or dpm++")
+    sub.add_argument("--scheduler", help=f"the checkpoint's if left out; or {', '.join(SAMPLERS)}")
     sub.add_argument("--negative", default="", help="what to steer away from")
     sub.add_argument("--num", type=int, default=1, help="how many pictures (%(default)s)")
     sub.add_argument("--out", default="out", help="a .png file, or a folder for several (%(default)s)")
