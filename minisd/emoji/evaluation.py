@@ -17,12 +17,12 @@ from minisd.emoji.classifier import Classifier
 from minisd.emoji.clip import CLIP
 from minisd.emoji.data import EmojiData, Scene, background_of
 from minisd.metrics import frechet_distance, psnr, top_k_accuracy
+from minisd.schedulers import SAMPLERS
 from minisd.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
 
-SCHEDULERS = ("ddpm", "ddim", "pndm", "lms", "euler", "euler-ancestral", "heun", "dpm++")
 GUIDANCE_SCALES, STEPS = (1.0, 2.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 
 
@@ -132,7 +132,7 @@ def evaluate(sd: "StableDiffusion", judge: Judge, count: int = 64, guidance_scal
     plan: list[tuple[str, object, int, float, str | None]] = [
         ("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
     plan += [("steps", number, number, guidance_scale, None) for number in STEPS]
-    plan += [("scheduler", name, steps, guidance_scale, name) for name in SCHEDULERS]
+    plan += [("scheduler", name, steps, guidance_scale, name) for name in SAMPLERS]
     try:
         for name, value, number, scale, sampler in tqdm(plan, desc="settings", disable=not progress, leave=False):
             sd.scheduler = scheduler
