@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from minisd.blocks import ResidualBlock
 from minisd.emoji.world import EmojiData
 from minisd.pipeline import StableDiffusion
-from minisd.schedulers import DDIMScheduler
+from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
@@ -29,8 +29,8 @@ MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_blo
 # Stable Diffusion's noise schedule. The velocity is predicted, not the noise: at the last steps, which decide the
 # colour of a plain background, "predict the noise" is solved by copying the input and teaches nothing about the
 # picture, while v (Salimans & Ho 2022, section 4) is there about the negative picture.
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
-            "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "v_prediction"}
+SCHEDULE = {field: value for field, value in SD_SCHEDULE.items() if field in DDIMScheduler.DEFAULTS} | {
+    "prediction_type": "v_prediction"}
 PROMPTS = (
     "a 3d render of a red apple on a blue background", "a cartoon of a panda wearing a top hat on a yellow background",
     "a flat icon of a cat face next to a pizza on a white background",
