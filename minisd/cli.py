@@ -16,6 +16,7 @@ from minisd import StableDiffusion
 from minisd.files import assets_folder, check_folder
 from minisd.images import check_depth, check_size
 from minisd.pipeline import Images
+from minisd.schedulers import SAMPLERS
 
 SIDE_HELP = "in pixels; default: the model's own size"
 
@@ -81,7 +82,7 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--guidance", type=float, default=7.5,
                      help="how strongly to follow the prompt; 1 turns guidance off (%(default)s)")
     sub.add_argument("--seed", type=int, help="picture k is drawn from seed + k; default: random, and printed")
-    sub.add_argument("--scheduler", help="ddpm, ddim, pndm, lms, euler, euler-ancestral, heun or dpm++")
+    sub.add_argument("--scheduler", help=f"{', '.join(SAMPLERS)}; default: the checkpoint's")
     sub.add_argument("--negative", default="", help="what to steer away from")
     sub.add_argument("--num", type=int, default=1, help="how many pictures (%(default)s)")
     sub.add_argument("--out", default="out", help="a .png file, or a folder for several (%(default)s)")

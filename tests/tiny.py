@@ -25,7 +25,6 @@ TEXT_ENCODERS = {
 TEXT_ENCODERS["sd1-inpaint"] = TEXT_ENCODERS["sd1"]
 VAE = {"block_out_channels": (32, 32, 64, 64), "down_block_types": ("DownEncoderBlock2D",) * 4,
        "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 1, "sample_size": 64}
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CAPTIONS = ["a 3d render of a red apple on a blue background", "a sticker of a small cat face at the bottom"]
 
 
@@ -40,6 +39,7 @@ def save_tiny(kind: str, folder: Path):
     """Write a tiny random checkpoint of a kind with diffusers and transformers; returns their pipeline."""
     diffusers, transformers = quietly(__import__, "diffusers"), quietly(__import__, "transformers")
     from minisd import Tokenizer
+    from minisd.schedulers import SD_SCHEDULE
 
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(CAPTIONS, 600)
@@ -50,10 +50,9 @@ def save_tiny(kind: str, folder: Path):
     text = transformers.CLIPTextConfig(**TEXT_ENCODERS[kind], vocab_size=tokenizer.vocab_size,
                                        bos_token_id=tokenizer.start_id, eos_token_id=tokenizer.end_id)
     pipeline = {"sd1-inpaint": diffusers.StableDiffusionInpaintPipeline}.get(kind, diffusers.StableDiffusionPipeline)
-    scheduler = diffusers.PNDMScheduler(**SCHEDULE, skip_prk_steps=True)
+    scheduler = diffusers.PNDMScheduler.from_config(SD_SCHEDULE)
     if kind == "sd2":
-        scheduler = diffusers.DDIMScheduler(**SCHEDULE, prediction_type="v_prediction", clip_sample=False,
-                                            set_alpha_to_one=False)
+        scheduler = diffusers.DDIMScheduler.from_config(SD_SCHEDULE, prediction_type="v_prediction")
     theirs = quietly(
         pipeline, vae=diffusers.AutoencoderKL(**VAE), text_encoder=transformers.CLIPTextModel(text),
         tokenizer=tokenizer_, unet=diffusers.UNet2DConditionModel(**UNETS[kind]), scheduler=scheduler,

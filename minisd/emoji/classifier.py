@@ -1,6 +1,7 @@
 """The judge of pictures: which concept, which style, which background? It was trained on real pictures only."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Classifier(Network):
     WEIGHTS = "model"
     config: ClassifierConfig
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__(**config)
         channels = self.config.channels
         layers = []

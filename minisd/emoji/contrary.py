@@ -1,6 +1,8 @@
 """Captions that are wrong in one word: to tell them apart, CLIP must know more than which things a picture shows."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +26,11 @@ def contrary(scene: Scene, rng: np.random.Generator, kind: str | None = None) ->
     if not kinds:
         return None
     kind = choose(rng, kinds)
-    known = {"relation": ("above", "below"), "worn": WORN, "place": PLACES, "count": NUMBERS, "style": STYLES,
+    known: Iterable = {"relation": ("above", "below"), "worn": WORN, "place": PLACES, "count": NUMBERS, "style": STYLES,
              "background": BACKGROUNDS, "pattern": PATTERNS}[kind]
     others = [word for word in known if word not in (getattr(scene, kind), *forbidden(scene, kind))]
-    return replace(scene, **{kind: choose(rng, others)})
+    change: dict[str, Any] = {kind: choose(rng, others)}
+    return replace(scene, **change)
 
 
 def says(scene: Scene, kind: str) -> bool:

@@ -10,8 +10,10 @@ see exactly the same samples.
 
 import difflib
 import hashlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from torch import Tensor
 
 from minisd.emoji.sprites import CELL, Concept, read_captions, read_sheet
 from minisd.files import assets_folder
+
+T = TypeVar("T")
 
 STYLES = {"3d": "3d render", "flat": "flat icon", "cartoon": "cartoon", "sticker": "sticker"}
 BACKGROUNDS = {  # far enough apart that the word can be read off a picture, see `background_of`
@@ -186,11 +190,11 @@ class EmojiData:
         colours = np.full(len(BACKGROUNDS), (1 - WHITE_SHARE) / (len(BACKGROUNDS) - 1))
         colours[0] = WHITE_SHARE
         while True:  # some (concept, style) pairs have no held-out colour
-            concept, style = rng.integers(len(self.concepts)), rng.integers(len(STYLES))
-            shares = np.cumsum(colours * allowed[concept, style])
+            row, column = rng.integers(len(self.concepts)), rng.integers(len(STYLES))
+            shares = np.cumsum(colours * allowed[row, column])
             if shares[-1] > 0:
                 break
-        background = list(BACKGROUNDS)[np.searchsorted(shares, rng.random() * shares[-1], side="right")]
+        background = list(BACKGROUNDS)[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
         size, place = "usual", "centre"
         if rng.random() < UNUSUAL_SHARE:
             size = "large" if rng.random() < 0.25 else "small"
@@ -198,10 +202,10 @@ class EmojiData:
                 place = list(PLACES)[1 + rng.integers(len(PLACES) - 1)]
         paraphrase = 0 if rng.random() < CANONICAL_SHARE else int(1 + rng.integers(PARAPHRASES - 1))
         says = background != "white" or rng.random() > UNSAID_SHARE
-        name, style = self.concepts[concept].name, self.styles[style]
+        name, style = self.concepts[row].name, self.styles[column]
         return Scene(name, style, background, size, place, paraphrase, says)
 
-    def batch(self, indices, seed: int, split: str = "train",
+    def batch(self, indices: Iterable[int], seed: int, split: str = "train",
               resolution: int = 64) -> tuple[Tensor, list[str], list[Scene]]:
         """Samples by number: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
 
@@ -215,7 +219,7 @@ class EmojiData:
         return pictures, [self.caption(scene) for scene in scenes], scenes
 
 
-def check(what: str, value, known):
+def check(what: str, value: T, known: Collection) -> T:
     """Return the value if it is a known one; otherwise raise a ValueError that lists the known ones."""
     if value not in known:
         raise ValueError(f"{what}: {value!r}; it must be one of {', '.join(map(str, known))}")

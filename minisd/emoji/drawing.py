@@ -6,12 +6,15 @@ are pixels of a 128-pixel picture, as in `Scene`, even if the picture that is dr
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from minisd.emoji.heads import HEADS, WORN
 from minisd.emoji.scene import BACKGROUNDS, PLACES, SIZES, Scene
+
+Sprite = Callable[[str, str], np.ndarray]  # from (name, style) to a cell (C, C, 4) of bytes
 
 OBJECT = {64: 52, 128: 120}  # size of a cell: longer side of the drawing in it, in pixels
 EDGE = 4             # transparent pixels around a drawing, so that its outline stays soft when it is rotated
@@ -75,7 +78,7 @@ def over(below: Image.Image, above: Image.Image, corner: tuple[int, int]) -> Ima
     return Image.frombytes("RGBa", below.size, result.round().astype(np.uint8).tobytes())
 
 
-def compose(scene: Scene, sprite, resolution: int) -> np.ndarray:
+def compose(scene: Scene, sprite: Sprite, resolution: int) -> np.ndarray:
     """Everything but the ground: (R, R, 4), float in [0, 1], premultiplied.
 
     sprite: a function from (name, style) to a cell (C, C, 4) of bytes.
@@ -89,7 +92,7 @@ def compose(scene: Scene, sprite, resolution: int) -> np.ndarray:
     return layer
 
 
-def pieces(scene: Scene, sprite, resolution: int) -> list[tuple[np.ndarray, int, int]]:
+def pieces(scene: Scene, sprite: Sprite, resolution: int) -> list[tuple[np.ndarray, int, int]]:
     """The things as `turned` returns them: each is complete, including any part outside the frame."""
     unit, found = resolution / 128, []
     for name, side, (x, y), tilt in layout(scene):

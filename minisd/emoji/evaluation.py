@@ -6,6 +6,7 @@
 import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from minisd.emoji.classifier import Classifier
 from minisd.emoji.clip import CLIP
 from minisd.emoji.data import EmojiData, Scene, background_of
 from minisd.metrics import frechet_distance, psnr, top_k_accuracy
+from minisd.schedulers import SAMPLERS
 from minisd.tokenizer import Tokenizer
 
-SCHEDULERS = ("ddpm", "ddim", "pndm", "lms", "euler", "euler-ancestral", "heun", "dpm++")
+if TYPE_CHECKING:
+    from minisd.pipeline import StableDiffusion
+
 GUIDANCE_SCALES, STEPS = (1.0, 2.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 
 
@@ -52,8 +56,8 @@ def retrieval(clip: CLIP, tokenizer: Tokenizer, data: EmojiData, split: str, cou
 def fixed_scenes(data: EmojiData, split: str, count: int, seed: int = 0) -> list[Scene]:
     """Scenes of a split ("train": combinations that were trained on; "heldout": never), usual size, centred."""
     rng = np.random.default_rng((seed, count))
-    plain = {"size": "usual", "place": "centre", "paraphrase": 0, "says_background": True}
-    return [replace(data.scene(rng, split), **plain) for _ in range(count)]
+    return [replace(data.scene(rng, split), size="usual", place="centre", paraphrase=0, says_background=True)
+            for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Judge:
     classifier: Classifier
     data: EmojiData
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         config = self.classifier.config
         words = [*self.data.position, *self.data.styles]
         if unknown := [word for word in words if word not in (*config.concepts, *config.styles)]:
@@ -91,15 +95,16 @@ class Judge:
         return self.classifier.features(pictures)
 
 
-def draw(sd, scenes: list[Scene], data: EmojiData, steps: int, guidance_scale: float, seed: int = 0) -> Tensor:
+def draw(sd: "StableDiffusion", scenes: list[Scene], data: EmojiData, steps: int, guidance_scale: float,
+         seed: int = 0) -> Tensor:
     """Pictures (B, 3, 64, 64) in [-1, 1] for scenes; picture k is drawn from seed + k."""
     parts = [sd.text_to_image([data.caption(scene) for scene in scenes[i: i + 32]], num_inference_steps=steps,
                               guidance_scale=guidance_scale, seed=seed + i, output="pt", progress=False)
              for i in range(0, len(scenes), 32)]
-    return torch.cat(parts) * 2 - 1
+    return torch.cat([torch.as_tensor(part) for part in parts]) * 2 - 1
 
 
-def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, steps: int = 20,
+def evaluate(sd: "StableDiffusion", judge: Judge, count: int = 64, guidance_scale: float = 3.0, steps: int = 20,
              progress: bool = True) -> list[dict]:
     """A row of numbers for every setting: several guidance scales, then steps, then schedulers, one varied at a time.
 
@@ -112,8 +117,8 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, ste
     real = {split: torch.stack([data.draw(scene) for scene in scenes]) for split, scenes in splits.items()}
     crowd = judge.features(torch.cat(list(real.values())))
 
-    def row(name: str, value, pictures: dict[str, Tensor]) -> dict:
-        result = {"setting": name, "value": value}
+    def row(name: str, value: object, pictures: dict[str, Tensor]) -> dict:
+        result: dict[str, object] = {"setting": name, "value": value}
         for split, label in (("train", "seen"), ("heldout", "held out")):
             scores = judge.scores(pictures[split], splits[split])
             result |= {f"{key}, {label}": number for key, number in scores.items()}
@@ -124,9 +129,10 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, ste
         again = {split: sd.vae.decode(sd.vae.encode(images.to(sd.device, sd.dtype)).mode()).clamp(-1, 1).float().cpu()
                  for split, images in real.items()}
     rows = [row("real", "", real), row("VAE", f"{psnr(real['heldout'], again['heldout']):.1f} dB", again)]
-    plan = [("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
+    plan: list[tuple[str, object, int, float, str | None]] = [
+        ("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
     plan += [("steps", number, number, guidance_scale, None) for number in STEPS]
-    plan += [("scheduler", name, steps, guidance_scale, name) for name in SCHEDULERS]
+    plan += [("scheduler", name, steps, guidance_scale, name) for name in SAMPLERS]
     try:
         for name, value, number, scale, sampler in tqdm(plan, desc="settings", disable=not progress, leave=False):
             sd.scheduler = scheduler

@@ -1,9 +1,17 @@
 """Random scenes: how often each thing is drawn, and which parts the caption mentions."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
 import numpy as np
 
 from minisd.emoji.heads import HEADS, WORN
 from minisd.emoji.scene import BACKGROUNDS, NUMBERS, PARAPHRASES, PLACES, RELATIONS, STYLES, Scene
+
+if TYPE_CHECKING:
+    from minisd.emoji.world import EmojiData
+
+T = TypeVar("T")
 
 KINDS = {"one": 0.68, "two": 0.22, "number": 0.10}         # of scenes: one thing, two things, or several of one
 WORN_SHARE, HEAD_WEIGHT = 0.4, 2.0                         # how often heads wear something; their weight in draws
@@ -27,7 +35,7 @@ _palette = np.array(list(BACKGROUNDS.values()), float)
 DIFFERENT = np.linalg.norm(_palette[:, None] - _palette, axis=2) > MIN_DIFFERENCE  # (12, 12)
 
 
-def random_scene(data, rng: np.random.Generator, split: str) -> Scene:
+def random_scene(data: "EmojiData", rng: np.random.Generator, split: str) -> Scene:
     """A random scene of a split; see `EmojiData.scene`."""
     kind = pick(rng, KINDS)
     while True:  # until it belongs to the split: eight draws on average for "heldout"
@@ -38,10 +46,10 @@ def random_scene(data, rng: np.random.Generator, split: str) -> Scene:
                 return Scene(**parts, **random_pose(rng, scene), **random_words(rng, scene))
 
 
-def random_parts(data, rng: np.random.Generator, kind: str) -> dict | None:
+def random_parts(data: "EmojiData", rng: np.random.Generator, kind: str) -> dict[str, Any] | None:
     """What a scene shows, as fields of `Scene`; None if no ground of the kind drawn would show it."""
     style = int(rng.integers(len(STYLES)))
-    parts = {"style": data.styles[style]}
+    parts: dict[str, Any] = {"style": data.styles[style]}
     if kind == "number":
         rows = [choose(rng, data.counted)]
         parts["count"] = int(rng.integers(2, max(NUMBERS) + 1))
@@ -71,15 +79,15 @@ def random_ground(rng: np.random.Generator, hidden: np.ndarray, parts: dict) -> 
     if pattern == "plain":
         if rng.random() < WHITE_SHARE:     # the usual ground, where outline and shading are always enough
             return parts
-        colours = 1 + np.flatnonzero(hidden[1:] < MAX_HIDDEN["plain"])
+        colours = (1 + np.flatnonzero(hidden[1:] < MAX_HIDDEN["plain"])).tolist()
     else:
-        colours = np.flatnonzero(hidden < MAX_HIDDEN["patterned"])
+        colours = np.flatnonzero(hidden < MAX_HIDDEN["patterned"]).tolist()
     if len(colours) == 0:
         return None
     first = choose(rng, colours)
     parts |= {"pattern": pattern, "background": COLOURS[first]}
     if pattern != "plain":
-        colours = colours[DIFFERENT[first, colours]]
+        colours = [colour for colour in colours if DIFFERENT[first, colour]]
         if len(colours) == 0:
             return None
         parts["second"] = COLOURS[choose(rng, colours)]
@@ -118,6 +126,6 @@ def pick(rng: np.random.Generator, shares: dict) -> str:
     return key
 
 
-def choose(rng: np.random.Generator, values):
+def choose(rng: np.random.Generator, values: Sequence[T]) -> T:
     """One of the values, all equally likely."""
     return values[int(rng.integers(len(values)))]

@@ -6,10 +6,13 @@ them; the rest is drawn at random. So one caption has many pictures, as captions
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from minisd.emoji.heads import HEADS, WORN
+
+T = TypeVar("T")
 
 STYLES = {"3d": "3d render", "flat": "flat icon", "cartoon": "cartoon", "sticker": "sticker"}
 BACKGROUNDS = {  # far enough apart that the word can be read off a picture
@@ -105,7 +108,7 @@ def _byte(text: str) -> int:
 
 # Words
 
-def check(what: str, value, known):
+def check(what: str, value: T, known: Collection) -> T:
     """Return the value if it is a known one; otherwise raise a ValueError that lists the known ones."""
     if value not in known:
         raise ValueError(f"{what}: {value!r}; it must be one of {', '.join(map(str, known))}")

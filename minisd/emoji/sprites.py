@@ -60,7 +60,7 @@ def read_sheet(path: Path, count: int, columns: int = COLUMNS, cells: tuple[int,
         raise ValueError(f"{path} is {sheet.shape[1]} x {sheet.shape[0]} pixels, but {count} captions need "
                          f"{columns * cell} x {rows * cell}: sheet and captions do not belong together")
     drawings = sheet.reshape(rows, cell, columns, cell, 4).swapaxes(1, 2).reshape(-1, cell, cell, 4)
-    drawn = drawings[..., 3].any(axis=(1, 2))
+    drawn = np.asarray(drawings[..., 3].any(axis=(1, 2)))
     if not drawn[:count].all() or drawn[count:].any():
         raise ValueError(f"{path} has {int(drawn.sum())} drawings, but there are {count} captions")
     return drawings[:count]

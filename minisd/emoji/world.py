@@ -8,6 +8,7 @@ see exactly the same samples.
 """
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ class EmojiData:
         """
         return random_scene(self, rng, check("split", split, SPLITS))
 
-    def batch(self, indices, seed: int, split: str = "train",
+    def batch(self, indices: Iterable[int], seed: int, split: str = "train",
               resolution: int | None = None) -> tuple[Tensor, list[str], list[Scene]]:
         """Samples by number: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
 

@@ -131,7 +131,7 @@ def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0)
             mask[..., box[0]: box[2], box[1]: box[3]] = 1
         filled = sd.inpaint(wanted, image, mask, guidance_scale=guidance_scale, seed=0, output="pt", progress=False)
         for axis, pixels in zip(column, (image * (1 - mask) / 2 + 0.5, filled)):
-            picture, = tensor_to_images(pixels)
+            picture, = tensor_to_images(torch.as_tensor(pixels))
             axis.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
         column[1].set_xlabel("\n".join(textwrap.wrap(wanted, 22)), fontsize=10)

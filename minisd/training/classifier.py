@@ -53,7 +53,7 @@ class ClassifierTask(Task):
         """What it is trained on, augmented."""
         images, _, _ = self.data.batch(range(24), self.seed)
         batch = Batch(list(range(24)), 24, slice(0, 24), torch.Generator().manual_seed(0))
-        return grid(augment(images, batch).view(2, 12, 3, 64, 64))
+        return grid(list(augment(images, batch).view(2, 12, 3, 64, 64)))
 
     def export(self, folder: Path) -> str:
         self.classifier.save_pretrained(folder / "classifier", dtype=torch.float16)

@@ -64,9 +64,9 @@ class CLIPTask(Task):
     def embed(self, indices: Sequence[int], seed: int, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors of captions, of their pictures, and of captions that are wrong in one word: each (B, 128)."""
         images, captions, scenes = self.data.batch(indices, seed, split, RESOLUTION)
-        wrong = [self.wrong_caption(scene, np.random.default_rng((seed, i))) for scene, i in zip(scenes, indices)]
+        captions += [self.wrong_caption(scene, np.random.default_rng((seed, i))) for scene, i in zip(scenes, indices)]
         device = self.clip.logit_scale.device
-        text, wrong = self.clip.embed_text(self.tokenizer(captions + wrong).to(device)).chunk(2)
+        text, wrong = self.clip.embed_text(self.tokenizer(captions).to(device)).chunk(2)
         return text, self.clip.embed_images(images.to(device)), wrong
 
     def wrong_caption(self, scene: Scene, rng: np.random.Generator) -> str:
@@ -91,14 +91,15 @@ class CLIPTask(Task):
         Args:
             kind: of the word, as in `contrary.KINDS`; None for any.
         """
-        found, rng, first = [], np.random.default_rng(HELD_OUT), 0
+        found: list[bool] = []
+        rng, first = np.random.default_rng(HELD_OUT), 0
         while len(found) < count:
             images, captions, scenes = self.data.batch(range(first, first + count), HELD_OUT, "heldout", RESOLUTION)
-            wrong = [contrary(scene, rng, kind) for scene in scenes]
-            rows = [row for row, scene in enumerate(wrong) if scene is not None]
-            if rows:
+            changed = [contrary(scene, rng, kind) for scene in scenes]
+            wrong = {row: self.data.caption(scene) for row, scene in enumerate(changed) if scene is not None}
+            if rows := list(wrong):
                 device = self.clip.logit_scale.device
-                texts = [captions[row] for row in rows] + [self.data.caption(wrong[row]) for row in rows]
+                texts = [captions[row] for row in rows] + [wrong[row] for row in rows]
                 right, others = self.clip.embed_text(self.tokenizer(texts).to(device)).chunk(2)
                 pictures = self.clip.embed_images(images[rows].to(device))
                 found += ((right - others) * pictures).sum(dim=1).gt(0).tolist()

@@ -24,7 +24,7 @@ PATIENCE = timedelta(minutes=3)  # how long a process waits for the others: as l
 class Model(NamedTuple):
     """What `minisd train` can train: its task and options, what it learns from, and settings that trials liked best."""
 
-    task: type[Task]
+    task: Callable[[Any, Any, int], Task]
     options: type
     data: Callable[[], Any]
     defaults: dict[str, float]
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                  **reading(kinds[field.name]))
 
 
-def reading(kind) -> dict:
+def reading(kind: Any) -> dict[str, Any]:
     """How argparse reads a value of a field's type, which may be "or None"."""
     if isinstance(kind, types.UnionType):
         kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     model = MODELS[arguments.what]
 
-    def pick(cls):
+    def pick(cls: type) -> Any:
         return cls(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)})
 
     settings, options = pick(loop.Settings), pick(model.options)

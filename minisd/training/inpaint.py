@@ -26,7 +26,7 @@ class InpaintOptions(Options):
     conv_in_rate: float = 10.0  # times the learning rate, for the first convolution: its new weights begin at zero
     known_weight: float = 1.0  # added to the loss's weight where the picture is shown, so that it is left as it is
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_share("short_captions", self.short_captions)
         check_positive("conv_in_rate", self.conv_in_rate)
@@ -93,7 +93,7 @@ class InpaintTask(UNetTask):
             captions = [self.data.caption(scene) for scene in told]
             filled = sd.inpaint(captions, images, masks, guidance_scale=3.0, output="pt", progress=False,
                                 generator=torch.Generator().manual_seed(0))
-            rows.append(2 * filled.cpu() - 1)
+            rows.append(2 * torch.as_tensor(filled).cpu() - 1)
         return grid(rows)
 
 
@@ -126,7 +126,7 @@ def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.nda
         return mask
     points = rng.uniform(0, size, size=(rng.integers(2, 5), 2))
     radius = rng.uniform(size / 12, size / 6)
-    yx = np.stack(np.mgrid[:size, :size], axis=-1)
+    yx = np.moveaxis(np.mgrid[:size, :size], 0, -1)
     for a, b in pairwise(points):
         for part in np.linspace(0, 1, 24):
             mask[((yx - (a + part * (b - a))) ** 2).sum(-1) < radius**2] = 1

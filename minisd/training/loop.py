@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -55,7 +56,7 @@ class Settings:
     bf16: bool | None = None  # None: where the processor has it
     device: str = "cpu"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either steps or minutes: how long to train")
         for name in ("batch_size", "learning_rate", "muon_rate", "warmup", "grad_clip", "steps", "minutes"):
@@ -189,7 +190,7 @@ class Run:
         """How much of the run is over, from 0 to 1."""
         if self.settings.steps:
             return self.step / self.settings.steps
-        return self.seconds / (60 * self.settings.minutes)
+        return self.seconds / (60 * (self.settings.minutes or math.inf))
 
     def take_step(self, done: float) -> tuple[float, float]:
         """One step of both optimisers. Returns the loss, over all processes, and the gradient's norm before clipping.
@@ -249,7 +250,8 @@ class Run:
 
 def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon for matrices and kernels, AdamW for the rest; an optimiser that has nothing to do is left out."""
-    muon, adamw = [], defaultdict(list)
+    muon: list[Tensor] = []
+    adamw: dict[float, list[Tensor]] = defaultdict(list)  # by multiple of the learning rate
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -257,7 +259,7 @@ def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[
             muon.append(parameter)
         else:
             adamw[task.rates.get(name, 1.0)].append(parameter)
-    optimizers = []
+    optimizers: list[torch.optim.Optimizer] = []
     if muon:
         optimizers.append(Muon(muon, settings.muon_rate, weight_decay=settings.weight_decay, dtype=dtype))
     if adamw:
@@ -337,10 +339,10 @@ class Progress:
         if self.lines and step % LINE_EVERY == 0:
             print(f"step {step}, {seconds / 60:.1f} minutes, {said}", file=sys.stderr, flush=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
 
@@ -350,9 +352,10 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 
     A process of torchrun also stops when torchrun itself was killed and can no longer tell it to.
     """
-    asked, parent = [], os.getppid()
+    asked: list[int] = []
+    parent = os.getppid()
 
-    def ask(number, frame):
+    def ask(number: int, frame: object) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)

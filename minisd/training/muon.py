@@ -58,7 +58,7 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError(f"a parameter has shape {tuple(parameter.shape)}; it must be a matrix or a kernel")
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
             for weight in group["params"]:

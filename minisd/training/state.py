@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Self
 
 import torch
 from filelock import FileLock, Timeout
+from torch.optim import Optimizer
+
+from minisd.training.task import Task
 
 KEYS = {"task", "average", "optimizers", "config", "settings", "step", "seconds"}
 LENGTH = ("steps", "minutes", "device", "bf16")  # settings that may change between stretches of one run
@@ -29,7 +33,8 @@ def only_run_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def save_state(path: Path, task, average, optimizers: Sequence, settings: dict, step: int, seconds: float) -> None:
+def save_state(path: Path, task: Task, average: Task, optimizers: Sequence[Optimizer], settings: dict, step: int,
+               seconds: float) -> None:
     """Write everything needed to resume."""
     state = {"task": task.state_dict(), "average": average.state_dict(),
              "optimizers": [optimizer.state_dict() for optimizer in optimizers],
@@ -49,7 +54,8 @@ def write(path: Path, contents: dict) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(path: Path, task, average, optimizers: Sequence, settings: dict) -> tuple[int, float]:
+def load_state(path: Path, task: Task, average: Task, optimizers: Sequence[Optimizer],
+               settings: dict) -> tuple[int, float]:
     """Put the saved state in place; returns (step, seconds)."""
     state = read(path, settings["device"])
     for what, theirs, ours in (("config", state["config"], task.config()),
@@ -107,10 +113,10 @@ class Log:
         self.writer.writerow([step, f"{seconds:.2f}", samples, f"{loss:.6g}", f"{rate:.4g}", f"{norm:.4g}"])
         self.file.flush()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
 

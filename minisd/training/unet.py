@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from minisd.blocks import ResidualBlock
 from minisd.emoji.world import EmojiData
 from minisd.pipeline import StableDiffusion
-from minisd.schedulers import DDIMScheduler
+from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
@@ -29,8 +29,8 @@ MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_blo
 # Stable Diffusion's noise schedule. The velocity is predicted, not the noise: at the last steps, which decide the
 # colour of a plain background, "predict the noise" is solved by copying the input and teaches nothing about the
 # picture, while v (Salimans & Ho 2022, section 4) is there about the negative picture.
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
-            "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "v_prediction"}
+SCHEDULE = {field: value for field, value in SD_SCHEDULE.items() if field in DDIMScheduler.DEFAULTS} | {
+    "prediction_type": "v_prediction"}
 PROMPTS = (
     "a 3d render of a red apple on a blue background", "a cartoon of a panda wearing a top hat on a yellow background",
     "a flat icon of a cat face next to a pizza on a white background",
@@ -49,7 +49,7 @@ class Options:
     caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push off from
     min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weighs all times alike
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("pool", "visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
@@ -86,7 +86,7 @@ class UNetTask(Task):
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: Pool | None = None
-        self.folder: Path | None = None
+        self.folder = Path()  # the run's, where the pool lies
 
     def make_unet(self) -> UNet:
         if self.options.start is not None:
@@ -204,7 +204,7 @@ class UNetTask(Task):
         sd = self.pipeline()
         rows = [sd.text_to_image(list(PROMPTS), guidance_scale=3.0, generator=torch.Generator().manual_seed(seed),
                                  output="pt", progress=False) for seed in range(3)]
-        return grid([2 * row - 1 for row in rows])
+        return grid([2 * torch.as_tensor(row) - 1 for row in rows])
 
     def export(self, folder: Path) -> str:
         self.unet.save_pretrained(folder / "unet")

@@ -25,7 +25,7 @@ class Options:
     kl_weight: float = 1e-5  # of the KL divergence, in nats per latent number
     gradient_weight: float = 0.5  # of the error in differences between neighbours, which are edges
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.resolution not in LEVELS:
             raise ValueError(f"resolution={self.resolution}: it must be {' or '.join(map(str, LEVELS))}")
         for name in ("kl_weight", "gradient_weight"):

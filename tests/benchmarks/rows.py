@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from minisd import StableDiffusion, TextEncoder, Tokenizer, UNet, plot
-from minisd.checkpoint import SD_SCHEDULE, fast_dtype
+from minisd.checkpoint import fast_dtype
 from minisd.files import assets_folder
-from minisd.schedulers import DDIMScheduler
+from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.training.loop import fast_attention
 from minisd.vae import VAE
 from tests.benchmarks.measure import Row, fresh, peak, seconds

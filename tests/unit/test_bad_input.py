@@ -151,6 +151,13 @@ def test_a_single_file_of_another_model(tmp_path, name, tensors, part):
         StableDiffusion.from_pretrained(tmp_path / name)
 
 
+def test_a_single_file_of_another_layout(tmp_path):
+    prefixes = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.")
+    save_file({f"{prefix}layer.weight": torch.ones(3) for prefix in prefixes}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not a whole Stable Diffusion .* checkpoint: its layout is a different one"):
+        StableDiffusion.from_pretrained(tmp_path / "model.safetensors")
+
+
 def test_a_single_file_without_tensors_or_with_a_variant(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "empty.ckpt")
     with pytest.raises(ValueError, match="holds no tensors under 'state_dict'"):

@@ -110,7 +110,7 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
     judge.save_pretrained(tmp_path / "judge")
     monkeypatch.setattr(evaluation, "GUIDANCE_SCALES", (1.0,))
     monkeypatch.setattr(evaluation, "STEPS", (2,))
-    monkeypatch.setattr(evaluation, "SCHEDULERS", ("euler",))
+    monkeypatch.setattr(evaluation, "SAMPLERS", ("euler",))
     monkeypatch.setattr(StableDiffusion, "from_pretrained", lambda *args, **kwargs: sd)
     before = sd.scheduler
     assert cli.main(["evaluate", "--classifier", str(tmp_path / "judge"), "--count", "3", "--out", str(tmp_path)]) == 0

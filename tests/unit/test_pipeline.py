@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from minisd import LMSDiscreteScheduler, PNDMScheduler, StableDiffusion
+from minisd.schedulers import SAMPLERS, SD_SCHEDULE
 from tests.tiny import CAPTIONS, quietly
 
 QUICK = {"num_inference_steps": 3, "progress": False}
 STOCHASTIC = ["ddpm", "euler-ancestral"]
-ALL = ["ddpm", "ddim", "pndm", "lms", "euler", "euler-ancestral", "heun", "dpm++"]
+ALL = list(SAMPLERS)
 
 
 @pytest.fixture
@@ -335,10 +336,8 @@ def test_another_sampler_keeps_a_schedule_that_was_never_spelt_out(sd):
 def test_swapping_samplers_keeps_what_the_checkpoint_says(tiny, by_way_of):
     """Not every sampler's config has all fields of a published one; they must not get lost on the way."""
     diffusers = quietly(__import__, "diffusers")
-    published = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-                 "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False}
-    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler=PNDMScheduler.from_config(published))
-    theirs = diffusers.PNDMScheduler.from_config(published)
+    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler=PNDMScheduler.from_config(SD_SCHEDULE))
+    theirs = diffusers.PNDMScheduler.from_config(SD_SCHEDULE)
     for name in ALL:
         if by_way_of:
             sd.set_scheduler(by_way_of)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from minisd import schedulers
 from minisd.schedulers import (
+    NOISE_FIELDS,
+    SAMPLERS,
+    SD_SCHEDULE,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -18,14 +22,23 @@ from minisd.schedulers import (
     HeunDiscreteScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
+    sampler_class,
 )
+from minisd.schedulers.ddim import ddim_step
+from minisd.schedulers.ddpm import ddpm_step
+from minisd.schedulers.dpmsolver import dpm_solver_step
+from minisd.schedulers.euler import euler_step
+from minisd.schedulers.euler_ancestral import euler_ancestral_step
+from minisd.schedulers.heun import heun_step
+from minisd.schedulers.lms import lms_step
+from minisd.schedulers.mixture import ADDED_NOISE, ALPHA_BAR, DPM, Mixture
+from minisd.schedulers.pndm import multistep_slope, pndm_step
 from minisd.schedulers.schedule import karras_sigmas, make_betas, spaced_timesteps
 
-ALL = [getattr(schedulers, name) for name in schedulers.__all__]
+ALL = list(SAMPLERS.values())
 RANDOM = [DDPMScheduler, EulerAncestralDiscreteScheduler]
 DETERMINISTIC = [cls for cls in ALL if cls not in RANDOM]
-SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-      "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+SD = SD_SCHEDULE
 KARRAS = {"use_karras_sigmas": True}
 
 # Files as published with the weights.
@@ -177,6 +190,161 @@ def test_clip_sample(cls):
     assert x0.abs().max() == 0.5
 
 
+def test_where_x0_is_clipped_heun_follows_the_slope_towards_it():
+    scheduler = HeunDiscreteScheduler.from_config(SD | {"clip_sample": True, "clip_sample_range": 0.5})
+    scheduler.set_timesteps(10)
+    x = fixed_noise((1, 4, 8, 8), 0) * scheduler.init_noise_sigma
+    trial, x0 = scheduler.step(torch.zeros_like(x), scheduler.timesteps[0], x)
+    torch.testing.assert_close(trial, x0 + scheduler.sigmas[1] / scheduler.sigmas[0] * (x - x0))
+
+
+def test_no_noise_is_added_at_time_0():
+    scheduler = DDPMScheduler.from_config(SD | {"variance_type": "fixed_large", "steps_offset": 0})
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps[-1] == 0
+    x = fixed_noise((1, 4, 8, 8), 0)
+    prev, x0 = scheduler.step(x / 2, scheduler.timesteps[-1], x)
+    torch.testing.assert_close(prev, x0)
+
+
+# --- the functions ------------------------------------------------------------------------------------------------
+
+def network(x, sigma):
+    """Some smooth noise prediction, for an x = x0 + σ·ε."""
+    return torch.tanh(x / (sigma**2 + 1) ** 0.5 * 0.7 + 0.2)
+
+
+def fixed_noise(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def euler_loop(x, sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
+        x = euler_step(x, network(x, sigma), sigma, sigma_next)
+    return x
+
+
+def ancestral_loop(x, sigmas):
+    generator = torch.Generator().manual_seed(1)
+    for sigma, sigma_next in pairwise(sigmas):
+        noise = torch.randn(x.shape, generator=generator)
+        x = euler_ancestral_step(x, network(x, sigma), sigma, sigma_next, noise)
+    return x
+
+
+def heun_loop(x, sigmas):
+    for sigma, sigma_next in pairwise(torch.unique_consecutive(sigmas)):  # all but the first and last come twice
+        eps = network(x, sigma)
+        trial = euler_step(x, eps, sigma, sigma_next)
+        x = trial if sigma_next == 0 else heun_step(x, eps, network(trial, sigma_next), sigma, sigma_next)
+    return x
+
+
+def lms_loop(x, sigmas):
+    slopes = []
+    for i, sigma in enumerate(sigmas[:-1]):
+        slopes = [*slopes, network(x, sigma)][-4:]
+        x = lms_step(x, slopes, sigmas[max(0, i - 3): i + 2].tolist())
+    return x
+
+
+@pytest.mark.parametrize(("name", "loop"), [("euler", euler_loop), ("euler-ancestral", ancestral_loop),
+                                            ("heun", heun_loop), ("lms", lms_loop)])
+def test_loops_of_the_functions_over_sigma(name, loop):
+    scheduler = SAMPLERS[name].from_config(SD)
+    scheduler.set_timesteps(7)
+    x = fixed_noise((1, 4, 4, 4), 0) * scheduler.init_noise_sigma
+    torch.testing.assert_close(run(scheduler, x, generator=torch.Generator().manual_seed(1)), loop(x, scheduler.sigmas))
+
+
+def vp_network(x):
+    return torch.tanh(x * 0.7 + 0.2)
+
+
+def clean(x, eps, alpha_bar):
+    return (x - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+
+
+def ddim_loop(x, alpha_bars):
+    for alpha_bar, alpha_bar_next in pairwise(alpha_bars):
+        eps = vp_network(x)
+        x = ddim_step(clean(x, eps, alpha_bar), eps, alpha_bar, alpha_bar_next)
+    return x
+
+
+def ddpm_loop(x, alpha_bars):
+    generator, end = torch.Generator().manual_seed(1), len(alpha_bars) - 2
+    for i, (alpha_bar, alpha_bar_next) in enumerate(pairwise(alpha_bars)):
+        noise = torch.randn(x.shape, generator=generator) if i < end else None
+        x = ddpm_step(x, clean(x, vp_network(x), alpha_bar), alpha_bar, alpha_bar_next, noise)
+    return x
+
+
+def pndm_loop(x, alpha_bars):
+    """PLMS: the first step twice, the second time with the mean of the slopes at its two ends."""
+    slopes = [vp_network(x)]
+    trial = pndm_step(x, slopes[0], *alpha_bars[:2])
+    x = pndm_step(x, (slopes[0] + vp_network(trial)) / 2, *alpha_bars[:2])
+    for alpha_bar, alpha_bar_next in pairwise(alpha_bars[1:]):
+        slopes = [*slopes, vp_network(x)][-4:]
+        x = pndm_step(x, multistep_slope(slopes), alpha_bar, alpha_bar_next)
+    return x
+
+
+def dpm_loop(x, alpha_bars):
+    """2M, with a first step of order 1 and, for few steps, such a last one."""
+    sigmas, known = ((1 - alpha_bars) / alpha_bars).sqrt().double(), []
+    for i, alpha_bar in enumerate(alpha_bars[:-1]):
+        known = [*known, clean(x, vp_network(x), alpha_bar)][-2:]
+        order = 2 if 0 < i < len(alpha_bars) - 2 else 1
+        x = dpm_solver_step(x, known, sigmas[max(0, i - 1): i + 2], order)
+    return x
+
+
+@pytest.mark.parametrize(("name", "loop"), [("ddim", ddim_loop), ("ddpm", ddpm_loop), ("pndm", pndm_loop),
+                                            ("dpm++", dpm_loop)])
+def test_loops_of_the_functions_over_alpha_bar(name, loop):
+    scheduler = SAMPLERS[name].from_config(SD | {"set_alpha_to_one": True, "steps_offset": 0})
+    scheduler.set_timesteps(8)
+    x = fixed_noise((1, 4, 4, 4), 0)
+    times = torch.unique(scheduler.timesteps).flip(0)
+    alpha_bars = torch.cat([scheduler.alphas_cumprod[times], torch.ones(1)])
+    result = run(scheduler, x, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(result, loop(x, alpha_bars), rtol=1e-5, atol=1e-5)
+
+
+def test_ddim_with_all_its_noise_is_ddpm():
+    x, eps, noise = (fixed_noise((2, 4, 4, 4), seed) for seed in range(3))
+    now, then = torch.tensor(0.3), torch.tensor(0.5)
+    x0 = clean(x, eps, now)
+    torch.testing.assert_close(ddim_step(x0, eps, now, then, 1.0, noise), ddpm_step(x, x0, now, then, noise))
+    wider = ddpm_step(x, x0, now, then, noise, "fixed_large") - ddpm_step(x, x0, now, then, None)
+    torch.testing.assert_close(wider, (1 - now / then).sqrt() * noise)
+
+
+# --- the ways to write x ------------------------------------------------------------------------------------------
+
+FLOW = Mixture(lambda t: (1 - t, t))  # x = (1 - t)·x0 + t·ε, which no sampler here has yet
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("mixture", [ALPHA_BAR, ADDED_NOISE, DPM, FLOW])
+def test_mixtures_are_taken_apart_again(mixture, kind):
+    if mixture is FLOW and kind == "v_prediction":
+        return  # v is of a mixture with a² + b² = 1
+    x0, noise = fixed_noise((2, 3, 4, 8, 8), 0)
+    level = torch.tensor(0.4)
+    a, b = mixture.weights(level)
+    x = mixture.add_noise(x0, noise, level[None])
+    torch.testing.assert_close(x, a * x0 + b * noise)
+    norm = (a**2 + b**2) ** 0.5
+    if mixture is not FLOW:
+        torch.testing.assert_close(mixture.network_input(x, level), x / norm)
+    output = {"epsilon": noise, "sample": x0, "v_prediction": (a * noise - b * x0) / norm}[kind]
+    for part, expected in zip(mixture.predictions(kind, output, x, level), (x0, noise)):
+        torch.testing.assert_close(part, expected, rtol=1e-5, atol=1e-5)
+
+
 # --- noise --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("cls", ALL)
@@ -257,6 +425,33 @@ def test_a_loop_never_looks_at_a_timestep_on_another_device(cls):
     assert torch.equal(result("meta"), result("cpu"))
 
 
+@pytest.mark.parametrize("cls", [HeunDiscreteScheduler, PNDMScheduler])
+def test_of_two_equal_timesteps_a_run_begins_at_the_second(cls):
+    """The first belongs to the step before. Nobody says here where the run begins, so that t must be looked up."""
+    scheduler = cls.from_config(SD)
+    scheduler.set_timesteps(10)
+    once, twice = scheduler.timesteps[0], scheduler.timesteps[1]
+    assert scheduler.timesteps[2] == twice
+    x = fixed_noise((1, 4, 4, 4), 0)
+    scheduler.step(x / 2, twice, x)
+    assert scheduler.step_index == 3
+    scheduler.step(x / 2, once, x)
+    assert scheduler.step_index == 1
+
+
+@pytest.mark.parametrize(("steps", "lower"), [(14, True), (15, False)])
+@pytest.mark.parametrize("order", [2, 3])
+def test_lower_orders_at_the_end_are_for_fewer_than_15_steps(steps, lower, order):
+    """As in diffusers. What matters is how many steps there are, not where the run begins."""
+    def result(lower_order_final):
+        scheduler = DPMSolverMultistepScheduler.from_config(
+            SD | {"solver_order": order, "lower_order_final": lower_order_final, "final_sigmas_type": "sigma_min"})
+        scheduler.set_timesteps(steps)
+        return run(scheduler, fixed_noise((1, 4, 4, 4), 0))
+
+    assert torch.equal(result(True), result(False)) is not lower
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_half_precision_is_only_rounded_at_the_end(cls):
     scheduler = cls.from_config(SD)
@@ -312,9 +507,20 @@ def test_zero_terminal_snr_leaves_only_noise():
 
 # --- configs ------------------------------------------------------------------------------------------------------
 
+def test_the_table_of_samplers():
+    assert [cls.__name__ for cls in ALL] == list(dict.fromkeys(cls.__name__ for cls in ALL))
+    assert sorted(cls.__name__ for cls in ALL) == schedulers.__all__
+    for short, cls in SAMPLERS.items():
+        assert sampler_class(short) is sampler_class(cls.__name__) is cls
+        assert set(NOISE_FIELDS) <= set(cls.DEFAULTS)
+        assert SD_SCHEDULE.items() <= cls.from_config(SD_SCHEDULE).config.items()
+    with pytest.raises(ValueError, match=r"'unipc' is not known; minisd has ddpm \(DDPMScheduler\), ddim"):
+        sampler_class("unipc")
+
+
 def test_published_configs():
     for config, kind in ((SD_1_5, "epsilon"), (SD_2_BASE, "epsilon"), (SD_2_1, "v_prediction")):
-        scheduler = getattr(schedulers, config["_class_name"]).from_config(config)
+        scheduler = sampler_class(config["_class_name"]).from_config(config)
         scheduler.set_timesteps(50)
         assert scheduler.config.prediction_type == kind
         assert scheduler.config.timestep_spacing == "leading"
@@ -345,7 +551,7 @@ def test_samplers_can_be_swapped(cls, other):
 
 @pytest.mark.parametrize(("config", "message"), [
     ({"betas_start": 0.1}, "unknown field 'betas_start'"),
-    ({"skip_prk_steps": True}, "another sampler's"),
+    ({"skip_prk_steps": True}, "another sampler's, for which from_config would keep it"),
     ({"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid' is not supported; it must be 'linear' or"),
     ({"prediction_type": "flow_prediction"}, "prediction_type='flow_prediction'"),
     ({"timestep_spacing": "even"}, "timestep_spacing='even'"),
@@ -370,6 +576,13 @@ def test_more_bad_configs(tmp_path):
         DPMSolverMultistepScheduler(algorithm_type="dpmsolver")
     with pytest.raises(AttributeError, match="no field 'eta'"):
         _ = DDIMScheduler().config.eta
+
+
+def test_what_is_another_samplers_is_kept_but_cannot_be_changed():
+    scheduler = DDIMScheduler.from_config({"skip_prk_steps": True})
+    assert scheduler.config.skip_prk_steps is True
+    with pytest.raises(ValueError, match="unknown field 'skip_prk_steps'"):
+        DDIMScheduler.from_config(scheduler.config, skip_prk_steps=False)
 
 
 @pytest.mark.parametrize("cls", ALL)

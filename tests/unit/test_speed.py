@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minisd import StableDiffusion
-from minisd.checkpoint import SHORT_NAMES
+from minisd.schedulers import SAMPLERS
 
 SETTINGS = {"seed": 0, "num_inference_steps": 3, "output": "pt", "progress": False}
 
@@ -42,7 +42,7 @@ def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
     return copies.found
 
 
-@pytest.mark.parametrize("name", SHORT_NAMES)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_the_loop_never_waits_for_the_gpu(sd, name):
     sd.set_scheduler(name)
     assert denoise_elsewhere(sd) == []
