@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the published layout, random, made by the reference libraries."""
+"""Tiny random checkpoints in the published layout, made by the reference libraries."""
 
 import warnings
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 BLOCKS = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
           "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "block_out_channels": (32, 64)}
-# Small networks that differ from each other as the published ones do.
+# Small networks that differ from one another as the published ones do.
 UNETS = {
     "sd1": BLOCKS | {"sample_size": 8, "cross_attention_dim": 64, "layers_per_block": 2, "attention_head_dim": 8},
     "sd1-inpaint": BLOCKS | {"sample_size": 8, "cross_attention_dim": 64, "layers_per_block": 1, "in_channels": 9,
@@ -29,14 +29,14 @@ CAPTIONS = ["a 3d render of a red apple on a blue background", "a sticker of a s
 
 
 def quietly(function, *args, **kwargs):
-    """Call the reference library, whose own warnings are none of our business."""
+    """Call a reference library, whose warnings are none of our business."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*args, **kwargs)
 
 
 def save_tiny(kind: str, folder: Path):
-    """Write a tiny random checkpoint of a kind with diffusers and transformers; returns their pipeline."""
+    """Write a tiny random checkpoint of this kind with diffusers and transformers. Returns their pipeline."""
     diffusers, transformers = quietly(__import__, "diffusers"), quietly(__import__, "transformers")
     from minisd import Tokenizer
     from minisd.schedulers import SD_SCHEDULE
@@ -62,10 +62,9 @@ def save_tiny(kind: str, folder: Path):
 
 
 def channels_last(vae) -> None:
-    """Let a VAE of diffusers' work in the memory format of ours.
+    """Give a diffusers VAE the memory format of ours.
 
-    In another format other kernels run, which round otherwise (by 1.6e-5 at full size). It is the formula that is
-    compared.
+    Other formats use other kernels, which round differently (by 1.6e-5 at full size); only the formula is compared.
     """
     for half in (vae.encoder, vae.decoder):
         half.register_forward_pre_hook(

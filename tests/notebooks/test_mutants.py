@@ -1,6 +1,6 @@
-"""The notebooks are a regression test of the package: a constant that changes there makes one of them fail.
+"""The notebooks are a regression test for the package: if a constant in it changes, one of them fails.
 
-Each mutant is a copy of `minisd` with one change, put before the real one on the path of the notebook's kernel.
+Each mutant is a copy of `minisd` with one change, which the notebook's kernel imports instead of the real one.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from tests.notebooks.files import ROOT
 
-# notebook, file, what stands there, what the mutant has instead
+# notebook, file, the original code, the mutant's code
 MUTANTS = [
     ("00_first_picture", "pipeline.py", "guidance_scale * (positive - negative)",
      "1.05 * guidance_scale * (positive - negative)"),
@@ -41,7 +41,7 @@ MUTANTS = [
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A project with the package and the notebooks, whose package may be changed."""
+    """A copy of the project, with links to the notebooks and a package that may be changed."""
     folder = tmp_path_factory.mktemp("mutants")
     shutil.copytree(ROOT / "minisd", folder / "minisd", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("assets", "notebooks", "tests", "conftest.py", "pyproject.toml"):

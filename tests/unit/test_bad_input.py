@@ -1,4 +1,4 @@
-"""Wrong input of every kind gets an error that says what is wrong and what would be right."""
+"""Bad input of every kind gets an error that says what is wrong and what would be right."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def grey(height: int = 64, width: int = 64, mode: str = "L") -> Image.Image:
 
 @pytest.mark.parametrize("damage", [
     lambda data: data[: len(data) // 2],  # truncated
-    lambda data: data[:5],  # before the header's end
+    lambda data: data[:5],  # cut off before the end of the header
     lambda data: b"",
     lambda data: data + b"\0" * 8,  # longer than its header says
     lambda data: b"\xff" * 8 + data[8:],  # a header of absurd length
@@ -98,7 +98,7 @@ def test_a_dtype_by_its_name(sd, tmp_path):
 
 
 class Attack:
-    """Unpickled without care, makes a folder."""
+    """When it is unpickled without care, this makes a folder."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -115,7 +115,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path, save):
     with pytest.raises(ValueError, match=r"model\.ckpt was not opened: .* run code .* Use the \.safetensors file"):
         StableDiffusion.from_pretrained(file)
     assert not (tmp_path / "owned").exists()
-    if save is torch.save:  # the attack is a real one
+    if save is torch.save:  # the attack does work
         torch.load(file, weights_only=False)
         assert (tmp_path / "owned").is_dir()
 

@@ -1,4 +1,4 @@
-"""The eight samplers on problems whose answer is known, and what they refuse."""
+"""The eight samplers on problems with known answers, and what they refuse."""
 
 import json
 import math
@@ -41,19 +41,19 @@ DETERMINISTIC = [cls for cls in ALL if cls not in RANDOM]
 SD = SD_SCHEDULE
 KARRAS = {"use_karras_sigmas": True}
 
-# Files as published with the weights.
+# Files that are published with the weights.
 SD_1_5 = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
           "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
           "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None}
 SD_2_BASE = {**SD_1_5, "_diffusers_version": "0.10.0.dev0", "prediction_type": "epsilon"}
 SD_2_1 = {**SD_1_5, "_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "prediction_type": "v_prediction"}
 
-# Data that are normally distributed have an ideal network in closed form, and an ODE with a known solution.
+# For normally distributed data, the ideal network has a closed form and the ODE a known solution.
 MEAN, STD = 0.3, 0.5
 
 
 def ideal_output(kind, x, sigma):
-    """What a perfect network says about x = alpha·x0 + (sigma·alpha)·ε, where x0 ~ N(MEAN, STD²)."""
+    """The output of a perfect network for x = alpha·x0 + (sigma·alpha)·ε, where x0 ~ N(MEAN, STD²)."""
     alpha = 1 / (sigma**2 + 1) ** 0.5
     beta = sigma * alpha
     x0 = MEAN + alpha * STD**2 / (alpha**2 * STD**2 + beta**2) * (x - alpha * MEAN)
@@ -62,18 +62,18 @@ def ideal_output(kind, x, sigma):
 
 
 def is_plain(scheduler):
-    """Whether x is spelt x0 + σ·ε."""
+    """Whether x is parameterised as x0 + σ·ε."""
     return scheduler.init_noise_sigma != 1
 
 
 def solution(scheduler, sigma, z):
-    """Where the point that began as the z-th quantile is by noise level sigma."""
+    """Where the point that started at quantile z is at noise level sigma."""
     x = MEAN + z * (STD**2 + sigma**2) ** 0.5
     return x if is_plain(scheduler) else x / (sigma**2 + 1) ** 0.5
 
 
 def ode_error(cls, steps, stop_at=None, kind="epsilon", **config):
-    """Largest error at the last timestep (or at time stop_at), having begun on the solution."""
+    """The largest error at the last timestep (or at time stop_at) of a run that starts on the solution."""
     scheduler = cls.from_config(SD | {"steps_offset": 0, "prediction_type": kind} | config)
     scheduler.set_timesteps(steps)
     scheduler.sigmas, scheduler.alphas_cumprod = scheduler.sigmas.double(), scheduler.alphas_cumprod.double()
@@ -87,7 +87,7 @@ def ode_error(cls, steps, stop_at=None, kind="epsilon", **config):
 
 
 def run(scheduler, x, timesteps=None, **draws):
-    """A loop with a network that is merely some smooth function."""
+    """A denoising loop whose network is just some smooth function."""
     for t in scheduler.timesteps if timesteps is None else timesteps:
         output = torch.tanh(scheduler.scale_model_input(x, t) * 0.7 + 0.2)
         x = scheduler.step(output, t, x, **draws).prev_sample
@@ -117,9 +117,9 @@ def test_lms_table_of_the_course():
     (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 2, "solver_type": "heun"}, 2),
     (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 2, "algorithm_type": "dpmsolver",
                                             "final_sigmas_type": "sigma_min"}, 2.1),
-    (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 3}, 1.9),  # its first step is of order 1, and shows
+    (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 3}, 1.9),  # its first step is of order 1, and it shows
     (DDIMScheduler, {"stop_at": 500}, 1),
-    (PNDMScheduler, {"stop_at": 500}, 2),  # what the paper proves
+    (PNDMScheduler, {"stop_at": 500}, 2),  # as the paper proves
 ])
 def test_order_of_convergence(cls, config, order, kind):
     if cls is PNDMScheduler and kind == "v_prediction":
@@ -155,7 +155,7 @@ def test_random_samplers_draw_from_the_data(cls):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("cls", ALL)
 def test_predicted_x0_is_what_the_network_knows(cls, kind):
-    """A network that sees through the noise: every step's x0 is the clean picture, and the last step arrives there."""
+    """With a network that sees through the noise, every x0 is the clean picture, and the last step ends there."""
     scheduler = cls.from_config(SD | {"set_alpha_to_one": True, "prediction_type": kind})
     scheduler.set_timesteps(10)
     x0, noise = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
@@ -375,7 +375,7 @@ def test_generators(cls):
     together = result(x, [seeded(k) for k in range(3)])
     assert torch.equal(result(x, seeded(7)), result(x, seeded(7)))
     assert not torch.equal(result(x, seeded(7)), result(x, seeded(8)))
-    for k in range(3):  # item k of a batch is what its seed gives alone
+    for k in range(3):  # item k of a batch is what its seed gives on its own
         torch.testing.assert_close(result(x[k: k + 1], [seeded(k)])[0], together[k])
     with pytest.raises(ValueError, match="a list of 2 for a batch of 3"):
         result(x, [seeded(0), seeded(1)])
@@ -411,7 +411,7 @@ def test_nothing_is_left_of_an_earlier_run(cls):
 
 @pytest.mark.parametrize("cls", ALL)
 def test_a_loop_never_looks_at_a_timestep_on_another_device(cls):
-    """Tensors on "meta" have no values: looking at one is an error here, and would wait for the GPU there."""
+    """Tensors on "meta" have no values: reading one is an error here, where on a GPU it would wait."""
     scheduler = cls.from_config(SD)
     x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -629,7 +629,7 @@ def test_beginnings_that_make_no_sense():
 
 
 def test_fields_of_other_samplers_survive_swaps():
-    """What a published config says for another sampler is found again after any number of swaps."""
+    """What a published config says for another sampler is still there after any number of swaps."""
     published = {"_class_name": "PNDMScheduler", "clip_sample": False, "skip_prk_steps": True, "beta_end": 0.012}
     first = PNDMScheduler.from_config(published)
     by_way_of = EulerDiscreteScheduler.from_config(first.config)

@@ -1,4 +1,4 @@
-"""What makes the pipeline fast and small on a GPU, as far as it can be proven without one."""
+"""What makes the pipeline fast and small on a GPU, as far as this can be proven without one."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def sd(tiny) -> StableDiffusion:
 
 
 class Copies(TorchDispatchMode):
-    """Collects the operations that bring a tensor from one device to another."""
+    """Collects the operations that copy a tensor from one device to another."""
 
     def __init__(self):
         super().__init__()
@@ -31,8 +31,8 @@ class Copies(TorchDispatchMode):
 
 
 def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
-    """Run the loop on the meta device, whose tensors have no values: whoever looks at one there gets an error, where
-    on a GPU he would wait for it. Returns the copies between devices."""
+    """Run the loop on the meta device, whose tensors have no values: code that reads one gets an error there, where on
+    a GPU it would wait. Returns the copies between devices."""
     sd.unet.to("meta")
     latents, context = torch.empty(1, 4, 8, 8, device="meta"), torch.empty(2, 77, 64, device="meta")
     timesteps = sd._timesteps(10)
@@ -66,7 +66,7 @@ def test_compiled_networks_are_one_graph_each_and_draw_the_same(sd):
     torch.testing.assert_close(sd.text_to_image("a cat", **SETTINGS), before, rtol=0, atol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     sd.text_to_image("a dog", **SETTINGS)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # another prompt compiles nothing anew
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # another prompt recompiles nothing
 
 
 def test_low_memory_draws_the_same(sd, tiny):
