@@ -1,7 +1,7 @@
-# Everything a newcomer needs; each target sets up .venv by itself.
+# Everything a newcomer needs; each target sets up .venv first.
 #   make image PROMPT="a 3d render of a red apple on a blue background"
 #   make test
-# and, for those who change it, before each commit:
+# If you change the code, run this before each commit:
 #   make check
 
 PYTHON ?= python3
@@ -20,35 +20,35 @@ image: .venv/ready  ## draw a picture from PROMPT with the mini model
 course: .venv/ready  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-notebooks: .venv/ready-dev  ## run all notebooks again, or those named in NOTEBOOKS, and store what they show
+notebooks: .venv/ready-dev  ## run all notebooks again, or those named in NOTEBOOKS, and store their outputs
 	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
 
-html: .venv/ready-dev  ## the notebooks as pages for a browser, with all pictures, in out/html
+html: .venv/ready-dev  ## convert the notebooks to web pages with all pictures, in out/html
 	$(BIN)/jupyter nbconvert --to html --template page $(TEMPLATES) --output-dir out/html $(CHAPTERS)
 
-slides: .venv/ready-dev  ## the notebooks as slides for a browser, in out/slides
+slides: .venv/ready-dev  ## convert the notebooks to slides for a browser, in out/slides
 	$(BIN)/jupyter nbconvert --to slides --template lecture $(TEMPLATES) --TemplateExporter.exclude_input_prompt=True --TemplateExporter.exclude_output_prompt=True --SlidesExporter.reveal_scroll=True --SlidesExporter.reveal_width=1400 --SlidesExporter.reveal_height=900 --output-dir out/slides $(CHAPTERS)
 
-handout: .venv/ready-dev  ## what students get, without solutions and outputs: folder out/handout, and as one file out/handout.zip
+handout: .venv/ready-dev  ## make what students get, without solutions or outputs: the folder out/handout and out/handout.zip
 	rm -rf out/handout out/handout.zip build
 	$(BIN)/jupyter nbconvert --to notebook --ClearOutputPreprocessor.enabled=True --output-dir out/handout $(CHAPTERS)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir out/handout .
 	cp notebooks/START.md requirements.txt out/handout
 	$(BIN)/python -m zipfile -c out/handout.zip out/handout
 
-answers: .venv/ready  ## list which answers are right in the notebooks that students handed in, folder ANSWERS; table in out/answers.csv
+answers: .venv/ready  ## list the right answers in the notebooks that students handed in (folder ANSWERS); table: out/answers.csv
 	$(BIN)/python -m minisd.exercises "$(ANSWERS)" --table out/answers.csv
 
-test: .venv/ready-dev  ## lint, then all tests; every worker gets one thread, so that they do not fight over cores
+test: .venv/ready-dev  ## lint, then run all tests; each worker gets one thread, so that they do not compete for cores
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
-check: .venv/ready-dev  ## what `make test` would find in most cases, in under 90 seconds: lint, types, quick tests
+check: .venv/ready-dev  ## find most of what `make test` would find, in under 90 seconds: lint, types, quick tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow" tests/unit
 
-parity: .venv/ready-dev  ## measure the README's table of differences from diffusers and transformers
+parity: .venv/ready-dev  ## measure the differences from diffusers and transformers, and rewrite the README's table
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.parity.test_networks
 
 .venv/ready: requirements.txt pyproject.toml

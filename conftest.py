@@ -1,3 +1,3 @@
-"""For pytest only: pictures in notebooks are compared, too."""
+"""For pytest: compare the pictures in notebooks, too."""
 
 pytest_plugins = ["tests.notebooks.pictures"]

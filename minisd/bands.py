@@ -2,8 +2,8 @@
 
 The usual way is to cut the latents into overlapping tiles, decode them one by one and blend the results. But then each
 group norm sees a single tile, so tiles differ in brightness, and it shows. Here the mean and variance of the *whole*
-map are measured first, band by band; every other layer reads at most one row beyond its band. So the result is the same
-picture. The price: a map that is never held as a whole is computed again each time it is read.
+map are measured first, band by band; every other layer reads at most one row beyond its band. So the picture is the
+same. The price: a map that is never held as a whole is computed again each time it is read.
 """
 
 from collections.abc import Callable

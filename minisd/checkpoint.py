@@ -12,7 +12,6 @@ import torch
 
 from minisd import schedulers, single_file
 from minisd.files import assets_folder, atomic_folder, read_json
-from minisd.schedulers.base import Scheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.unet import UNet
@@ -26,16 +25,6 @@ BUNDLED = ("mini", "mini-inpaint")
 NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
              "StableDiffusionInpaintPipelineLegacy")
-SHORT_NAMES = {
-    "ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "lms": "LMSDiscreteScheduler",
-    "euler": "EulerDiscreteScheduler", "euler-ancestral": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler", "dpm++": "DPMSolverMultistepScheduler",
-}
-# What every Stable Diffusion was trained with. Single files do not say.
-SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-               "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
-# The fields of a noise schedule, and what the network says of it: another sampler changes nothing of that.
-NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
@@ -142,7 +131,7 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant:
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
         networks[part] = network.from_pretrained(folder / part, part_dtype, device, variant)
     config = read_json(folder / "scheduler" / "scheduler_config.json")
-    scheduler = scheduler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
+    scheduler = schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
     return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler, **networks}
 
 
@@ -155,11 +144,11 @@ def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str
     weights, global_step = single_file.read_single_file(path)
     parts = single_file.split(weights, str(path))
     tokenizer = Tokenizer.from_pretrained(assets_folder() / "clip-tokenizer")
-    schedule = SD_SCHEDULE
+    schedule = schedulers.SD_SCHEDULE
     if parts["text_encoder"][0]["hidden_act"] == "gelu":  # SD 2
         tokenizer.pad_id = 0
         if parts["unet"][0]["in_channels"] == 4 and global_step != BASE_STEP:  # the 768-pixel models predict v
-            schedule = SD_SCHEDULE | {"prediction_type": "v_prediction"}
+            schedule = schedulers.SD_SCHEDULE | {"prediction_type": "v_prediction"}
             parts["unet"][0]["sample_size"] = 96
     networks = {part: NETWORKS[part].from_state_dict(config, tensors, dtype_of(part, config, dtype), device,
                                                      source=f"{path} ({part})")
@@ -170,15 +159,6 @@ def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str
 def dtype_of(part: str, config: dict, dtype: torch.dtype) -> torch.dtype:
     """The published VAEs overflow in float16, and say so by `force_upcast`, or by being older than that field."""
     return torch.float32 if part == "vae" and dtype == torch.float16 and config.get("force_upcast", True) else dtype
-
-
-def scheduler_class(name: str) -> type[Scheduler]:
-    """A scheduler class by its name, or by a short one ("euler")."""
-    full = SHORT_NAMES.get(name, name) if isinstance(name, str) else name
-    if full not in SHORT_NAMES.values():
-        raise ValueError(f"scheduler {name!r} is not known; minisd has "
-                         + ", ".join(f"{short} ({long})" for short, long in SHORT_NAMES.items()))
-    return getattr(schedulers, full)
 
 
 def save(sd: "StableDiffusion", folder: str | Path, dtype: torch.dtype | None = None,

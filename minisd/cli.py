@@ -16,6 +16,7 @@ from minisd import StableDiffusion
 from minisd.files import assets_folder, check_folder
 from minisd.images import check_depth, check_size
 from minisd.pipeline import Images
+from minisd.schedulers import SAMPLERS
 
 SIDE_HELP = "in pixels; default: the model's own size"
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser(training: bool = False) -> argparse.ArgumentParser:
-    """All commands. What is imported in a function here takes 0.2 s, and is not needed for `--help`."""
+    """The parser of all commands. Imports inside functions of this file take 0.2 s, and `--help` does not need them."""
     parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
     commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|info")
     for name, run, what in (("generate", generate, "draw pictures from words"),
@@ -50,7 +51,7 @@ def make_parser(training: bool = False) -> argparse.ArgumentParser:
         if name != "generate":
             sub.add_argument("image", help="the picture to start from")
         if name == "inpaint":
-            sub.add_argument("mask", help="a picture of the same size, white where to paint")
+            sub.add_argument("mask", help="a picture of the same size, white where to repaint")
         if name != "generate":
             sub.add_argument("--strength", type=float, default=0.8 if name == "img2img" else 1.0,
                              help="how far to depart from the picture, above 0 and at most 1 (%(default)s)")
@@ -65,11 +66,11 @@ def make_parser(training: bool = False) -> argparse.ArgumentParser:
     sub.set_defaults(run=evaluate)
     sub.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
     sub.add_argument("--classifier", help="the judge's folder; default: the one that comes with minisd")
-    sub.add_argument("--count", type=int, default=64, help="seen prompts per setting, and held-out ones (%(default)s)")
+    sub.add_argument("--count", type=int, default=64, help="seen and held-out prompts per setting, each (%(default)s)")
     sub.add_argument("--out", default="out/metrics", help="folder for the table and the figure (%(default)s)")
     sub = commands.add_parser("info", help="describe a checkpoint")
     sub.set_defaults(run=info)
-    sub.add_argument("model", nargs="?", default="mini", help="as generate's --model (%(default)s)")
+    sub.add_argument("model", nargs="?", default="mini", help="as for generate --model (%(default)s)")
     sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
     return parser
 
@@ -81,7 +82,7 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--guidance", type=float, default=7.5,
                      help="how strongly to follow the prompt; 1 turns guidance off (%(default)s)")
     sub.add_argument("--seed", type=int, help="picture k is drawn from seed + k; default: random, and printed")
-    sub.add_argument("--scheduler", help="ddpm, ddim, pndm, lms, euler, euler-ancestral, heun or dpm++")
+    sub.add_argument("--scheduler", help=f"{', '.join(SAMPLERS)}; default: the checkpoint's")
     sub.add_argument("--negative", default="", help="what to steer away from")
     sub.add_argument("--num", type=int, default=1, help="how many pictures (%(default)s)")
     sub.add_argument("--out", default="out", help="a .png file, or a folder for several (%(default)s)")

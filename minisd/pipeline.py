@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minisd import checkpoint
+from minisd import checkpoint, schedulers
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
 from minisd.randomness import Generators, randn
 from minisd.text_encoder import TextEncoder
@@ -95,10 +95,10 @@ class StableDiffusion:
         if not isinstance(scheduler, str) and (isinstance(scheduler, type) or not hasattr(scheduler, "set_timesteps")):
             raise TypeError(f"scheduler is {scheduler!r}; it must be a name such as 'euler', or an instance")
         if isinstance(scheduler, str):
-            config = {**checkpoint.SD_SCHEDULE, **self.scheduler.config}
+            config = {**schedulers.SD_SCHEDULE, **self.scheduler.config}
             defaults = config.get("_use_default_values") or []  # from_config would take the new class's for them
-            config["_use_default_values"] = [field for field in defaults if field not in checkpoint.NOISE]
-            scheduler = checkpoint.scheduler_class(scheduler).from_config(config)
+            config["_use_default_values"] = [field for field in defaults if field not in schedulers.NOISE_FIELDS]
+            scheduler = schedulers.sampler_class(scheduler).from_config(config)
         self.scheduler = scheduler
 
     # --- faster, smaller --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the tests share: quiet references, no network, one thread, tiny checkpoints."""
+"""Shared by all tests: quiet reference libraries, no network, one thread, tiny checkpoints."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["DIFFUSERS_VERBOSITY"] = "error"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-# Intel's library otherwise rounds a product by where in memory its factors lie, on AMD's processors for one.
+# Otherwise Intel's library rounds a product by how its factors lie in memory, for instance on AMD processors.
 os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import pytest
@@ -46,5 +46,5 @@ def parts(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def float32_unless_said(monkeypatch):
-    """Where no dtype is given, the same one on every computer."""
+    """Make the default dtype the same on every computer."""
     monkeypatch.setattr("minisd.checkpoint.fast_dtype", lambda device: torch.float32)

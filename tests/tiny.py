@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the published layout, random, made by the reference libraries."""
+"""Tiny random checkpoints in the published layout, made by the reference libraries."""
 
 import warnings
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 BLOCKS = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
           "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "block_out_channels": (32, 64)}
-# Small networks that differ from each other as the published ones do.
+# Small networks that differ from one another as the published ones do.
 UNETS = {
     "sd1": BLOCKS | {"sample_size": 8, "cross_attention_dim": 64, "layers_per_block": 2, "attention_head_dim": 8},
     "sd1-inpaint": BLOCKS | {"sample_size": 8, "cross_attention_dim": 64, "layers_per_block": 1, "in_channels": 9,
@@ -25,21 +25,21 @@ TEXT_ENCODERS = {
 TEXT_ENCODERS["sd1-inpaint"] = TEXT_ENCODERS["sd1"]
 VAE = {"block_out_channels": (32, 32, 64, 64), "down_block_types": ("DownEncoderBlock2D",) * 4,
        "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 1, "sample_size": 64}
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CAPTIONS = ["a 3d render of a red apple on a blue background", "a sticker of a small cat face at the bottom"]
 
 
 def quietly(function, *args, **kwargs):
-    """Call the reference library, whose own warnings are none of our business."""
+    """Call a reference library, whose warnings are none of our business."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*args, **kwargs)
 
 
 def save_tiny(kind: str, folder: Path):
-    """Write a tiny random checkpoint of a kind with diffusers and transformers; returns their pipeline."""
+    """Write a tiny random checkpoint of this kind with diffusers and transformers. Returns their pipeline."""
     diffusers, transformers = quietly(__import__, "diffusers"), quietly(__import__, "transformers")
     from minisd import Tokenizer
+    from minisd.schedulers import SD_SCHEDULE
 
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(CAPTIONS, 600)
@@ -50,10 +50,9 @@ def save_tiny(kind: str, folder: Path):
     text = transformers.CLIPTextConfig(**TEXT_ENCODERS[kind], vocab_size=tokenizer.vocab_size,
                                        bos_token_id=tokenizer.start_id, eos_token_id=tokenizer.end_id)
     pipeline = {"sd1-inpaint": diffusers.StableDiffusionInpaintPipeline}.get(kind, diffusers.StableDiffusionPipeline)
-    scheduler = diffusers.PNDMScheduler(**SCHEDULE, skip_prk_steps=True)
+    scheduler = diffusers.PNDMScheduler.from_config(SD_SCHEDULE)
     if kind == "sd2":
-        scheduler = diffusers.DDIMScheduler(**SCHEDULE, prediction_type="v_prediction", clip_sample=False,
-                                            set_alpha_to_one=False)
+        scheduler = diffusers.DDIMScheduler.from_config(SD_SCHEDULE, prediction_type="v_prediction")
     theirs = quietly(
         pipeline, vae=diffusers.AutoencoderKL(**VAE), text_encoder=transformers.CLIPTextModel(text),
         tokenizer=tokenizer_, unet=diffusers.UNet2DConditionModel(**UNETS[kind]), scheduler=scheduler,
@@ -63,10 +62,9 @@ def save_tiny(kind: str, folder: Path):
 
 
 def channels_last(vae) -> None:
-    """Let a VAE of diffusers' work in the memory format of ours.
+    """Give a diffusers VAE the memory format of ours.
 
-    In another format other kernels run, which round otherwise (by 1.6e-5 at full size). It is the formula that is
-    compared.
+    Other formats use other kernels, which round differently (by 1.6e-5 at full size); only the formula is compared.
     """
     for half in (vae.encoder, vae.decoder):
         half.register_forward_pre_hook(

@@ -1,17 +1,17 @@
-"""Builds the emoji data set of this folder from vector drawings. Run by hand; its result is committed.
+"""Builds this folder's emoji data set from vector drawings. Run by hand; the result is committed.
 
     npm install @iconify-json/fluent-emoji@1.2.7 @iconify-json/fluent-emoji-flat@1.2.6 \
                 @iconify-json/noto@1.2.9 @iconify-json/twemoji@1.2.5 emojibase-data@17.0.0
     pip install resvg-py==0.5.0
     python assets/emoji/build.py node_modules
 
-It takes about five minutes and writes beside itself (or into the folder after --out)
-    3d.webp, flat.webp, cartoon.webp, sticker.webp   one 64 x 64 cell a concept, with alpha, lossless
-    core-3d.webp, core-flat.webp, …                  one 128 x 128 cell a core concept, then the cells of EXTRA
-    captions.json                                    one record a cell, in the same order
-    contact.webp                                     what the core subset looks like in the four styles
-The core subset is listed by name in core.txt, one a line. With --cell 128 the full set's sheets are as fine as the
-core's: from a folder that holds them, EmojiData("full", folder) draws at 128 pixels, too.
+It takes about five minutes. It writes, beside itself or into the folder given by --out:
+    3d.webp, flat.webp, cartoon.webp, sticker.webp   one 64 x 64 cell per concept, with alpha, lossless
+    core-3d.webp, core-flat.webp, …                  one 128 x 128 cell per core concept, then the cells of EXTRA
+    captions.json                                    one record per cell, in the same order
+    contact.webp                                     an overview of the core subset in the four styles
+core.txt lists the core subset by name, one per line. With --cell 128 the full set's sheets are as large as the core's,
+and EmojiData("full", folder) can then draw at 128 pixels, too.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from PIL import Image, ImageDraw
 HERE = Path(__file__).parent
 OBJECT = {64: 52, 128: 120}          # pixels of a cell: pixels of its object's longer side
 COLUMNS = {"full": 40, "core": 16}   # cells in a row
-EXTRA = ["sunglasses", "ribbon"]     # what a head can wear and the core lacks
+EXTRA = ["sunglasses", "ribbon"]     # what a head can wear, but is not in the core
 PACKAGES = {"3d": "fluent-emoji", "flat": "fluent-emoji-flat", "cartoon": "noto", "sticker": "twemoji"}
 
-# Signs and letters, and the few drawings that do not suit a classroom or that are another one's shape.
+# Signs and letters, and the few drawings that do not suit a classroom or have the same shape as another.
 LEFT_OUT_SUBGROUPS = {
     "transport signs", "warning symbols", "arrows", "religious symbols", "zodiac signs", "gender signs",
     "audio & video symbols", "math symbols", "punctuation", "currencies", "other symbols",
@@ -39,7 +39,7 @@ LEFT_OUT = re.compile(r": facing right|middle finger|cigarette|love hotel|hundre
                       r"|drop of blood|medium square|medium-small square|small square|small orange diamond"
                       r"|small blue diamond|square button|radio button|diamond with a dot|breast-feeding")
 
-# What one would type, where the standard's name is a label rather than words.
+# What people would type, where the standard's name is more of a label.
 RENAMED = {
     "automobile": "car", "oncoming automobile": "car from the front", "sport utility vehicle": "blue car",
     "wrapped gift": "gift", "jack-o-lantern": "halloween pumpkin", "honeybee": "bee",
@@ -97,7 +97,7 @@ MASS = re.compile(
 
 
 def join_key(code: str) -> str:
-    """Code points as every source can spell them: lower case, no variation selector, no leading zeros."""
+    """Code points in a form that all sources share: lower case, no variation selector, no leading zeros."""
     return "-".join(part.lstrip("0") for part in code.lower().split("-") if part != "fe0f")
 
 
@@ -112,7 +112,7 @@ def clean_name(label: str) -> str:
 
 
 def article(name: str) -> str:
-    """ "a", "an", or "" before things that are not counted one by one."""
+    """ "a", "an", or "" before plurals and things that are not countable."""
     if PLURAL.match(name) or MASS.match(name):
         return ""
     spoken_with_y = name.startswith(("uni", "ufo", "eu", "one"))
@@ -134,12 +134,12 @@ def render(icons: dict, name: str, pixels: int) -> Image.Image:
 
 
 def bounding_box(picture: Image.Image) -> tuple[int, int, int, int]:
-    """The part of a picture that can be seen: alpha above 6 %."""
+    """The bounding box of what is visible in a picture: alpha above 6 %."""
     return picture.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox()
 
 
 def fit(picture: Image.Image, box: tuple[int, int, int, int], pixels: int) -> Image.Image:
-    """The box of a picture, averaged down to OBJECT[pixels] along its longer side, in the middle of a cell."""
+    """The contents of the box, scaled down to OBJECT[pixels] along the longer side and centred in a cell."""
     width, height = box[2] - box[0], box[3] - box[1]
     side = max(width, height)
     square = Image.new("RGBA", (side, side))
@@ -152,17 +152,17 @@ def fit(picture: Image.Image, box: tuple[int, int, int, int], pixels: int) -> Im
 
 
 def draw_cells(sources: dict, codes: dict, key: str, pixels: int) -> dict[str, Image.Image]:
-    """The four cells of one concept, rendered four times as large and averaged down."""
+    """The four cells of one concept, rendered at four times the size and scaled down."""
     pictures = {style: render(sources[style], codes[style][key], 4 * pixels) for style in PACKAGES}
     boxes = {style: bounding_box(picture) for style, picture in pictures.items()}
-    # The 3d and the flat drawing are the same shape: one box for both keeps them on top of each other.
+    # The 3d and the flat drawing have the same shape; one box for both keeps them aligned.
     pair = boxes["3d"], boxes["flat"]
     boxes["3d"] = boxes["flat"] = tuple(f(sides) for f, sides in zip((min, min, max, max), zip(*pair)))
     return {style: fit(pictures[style], boxes[style], pixels) for style in PACKAGES}
 
 
 def save_sheets(cells: list[dict[str, Image.Image]], columns: int, folder: Path, prefix: str = "") -> None:
-    """One lossless sheet a style: the cells from left to right, `columns` in a row."""
+    """One lossless sheet per style: the cells from left to right, `columns` in a row."""
     for style in PACKAGES:
         side = cells[0][style].width
         sheet = Image.new("RGBA", (columns * side, -(-len(cells) // columns) * side))
@@ -172,7 +172,7 @@ def save_sheets(cells: list[dict[str, Image.Image]], columns: int, folder: Path,
 
 
 def contact_sheet(records: list[dict], cells: list[dict], columns: int = 6, side: int = 52) -> Image.Image:
-    """Core concepts with their names, four styles side by side, white below."""
+    """Core concepts in four styles side by side, on white, with their names below."""
     chosen = [(r, c) for r, c in zip(records, cells) if r["core"]]
     width, height = 4 * side + 12, side + 16
     sheet = Image.new("RGB", (columns * width, -(-len(chosen) // columns) * height), "white")
@@ -189,7 +189,7 @@ def contact_sheet(records: list[dict], cells: list[dict], columns: int = 6, side
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("node_modules", type=Path, help="the folder into which npm installed the packages")
-    parser.add_argument("--cell", type=int, choices=OBJECT, default=64, help="pixels of the full set's cells")
+    parser.add_argument("--cell", type=int, choices=OBJECT, default=64, help="size of the full set's cells in pixels")
     parser.add_argument("--out", type=Path, default=HERE, help="where to write, if not beside this file")
     options = parser.parse_args()
     folder = options.node_modules
@@ -200,7 +200,7 @@ def main() -> None:
     sources = {style: load(f"@iconify-json/{package}/icons.json") for style, package in PACKAGES.items()}
     codes = {style: {join_key(k): v for k, v in load(f"@iconify-json/{package}/chars.json").items()}
              for style, package in PACKAGES.items()}
-    codes["3d"] = codes["flat"]   # the 3-D package's table is empty; both packages use the same names
+    codes["3d"] = codes["flat"]   # the 3-D package's own table is empty; both packages use the same names
     messages = load("emojibase-data/en/messages.json")
     groups = {g["order"]: g["message"] for g in messages["groups"]}
     subgroups = {g["order"]: g["message"] for g in messages["subgroups"]}

@@ -1,6 +1,6 @@
-"""The world that the course's miniature model knows: captioned emoji, and the judge of what it draws.
+"""The world that the course's miniature model draws: captioned emoji, and the classifier that judges the pictures.
 
-Nothing here is part of Stable Diffusion, which is in the package above.
+Nothing here is part of Stable Diffusion, which is in the parent package.
 """
 
 from minisd.emoji.classifier import Classifier

@@ -1,6 +1,7 @@
-"""A judge of pictures: which concept, which style, which background. It has seen real pictures only."""
+"""The judge of pictures: which concept, which style, which background? It was trained on real pictures only."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,14 +21,14 @@ class ClassifierConfig(NetworkConfig):
 
 
 class Classifier(Network):
-    """A convolutional net with three answers, independent of all that the mini model is made of."""
+    """A convolutional network with three outputs, independent of every part of the mini model."""
 
     CONFIG = ClassifierConfig
     CLASS_NAME = {"_class_name": "EmojiClassifier"}
     WEIGHTS = "model"
     config: ClassifierConfig
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__(**config)
         channels = self.config.channels
         layers = []
@@ -41,7 +42,7 @@ class Classifier(Network):
         self.background = nn.Linear(self.config.features, len(self.config.backgrounds))
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Pictures (B, 3, 64, 64) in [-1, 1] → what the three answers are read off, (B, features)."""
+        """Pictures (B, 3, 64, 64) in [-1, 1] → the features that all three answers are computed from, (B, features)."""
         if pixels.ndim != 4 or pixels.shape[1:] != (3, 64, 64):
             raise ValueError(f"Classifier: pixels have shape {tuple(pixels.shape)}; they must be (B, 3, 64, 64)")
         return F.silu(self.dense(self.convolutions(pixels).flatten(1)))

@@ -18,7 +18,7 @@ from minisd.weights import load_weights, save_weights
 
 
 class ImageEncoder(nn.Module):
-    """A small convolutional net: (B, 3, R, R) in [-1, 1] → (B, width)."""
+    """A small convolutional network: (B, 3, R, R) in [-1, 1] → (B, width)."""
 
     def __init__(self, width: int, resolution: int = 32, channels: tuple[int, ...] = (32, 64, 128, 256)):
         super().__init__()
@@ -26,7 +26,7 @@ class ImageEncoder(nn.Module):
         for before, after in zip((3, *channels), channels):  # each halves height and width
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU(),
                        nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
-        self.features = nn.Sequential(*layers)  # → (B, 256, R/16, R/16): where on the picture is kept
+        self.features = nn.Sequential(*layers)  # → (B, 256, R/16, R/16); not averaged, so that positions are kept
         self.projection = nn.Linear((resolution // 2 ** len(channels)) ** 2 * channels[-1], width, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -47,10 +47,10 @@ class CLIP(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, text_encoder: TextEncoder, resolution: int = 32) -> Self:
-        """The text tower as it is, with what training put beside it: projections and image tower.
+        """Put a given text tower together with the saved image tower and projections.
 
         Raises:
-            FileNotFoundError, ValueError: no weights in the folder, damaged ones, or those of other sizes.
+            FileNotFoundError, ValueError: no weights in the folder, or weights that are damaged or of other sizes.
         """
         clip = cls(text_encoder, resolution)
         weights = load_weights(folder, "model") | {
@@ -62,15 +62,15 @@ class CLIP(nn.Module):
         return clip.eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write all but the text tower, which has a folder of its own."""
+        """Write everything but the text tower, which has a folder of its own."""
         weights = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("text_encoder.")}
         with atomic_folder(folder) as new:
             save_weights(new, "model", weights, dtype)
 
     def embed_text(self, token_ids: Tensor) -> Tensor:
-        """Token ids (B, 77) → unit vectors (B, projection_dim), read off at the end token, which saw all words."""
+        """Token ids (B, 77) → unit vectors (B, projection_dim), taken at the end token, which has seen all words."""
         end = (token_ids == self.text_encoder.config.eos_token_id).int().argmax(dim=1)  # the first one
-        # Nothing looks to the right, so what stands behind the last end token need not be computed.
+        # No position attends to later ones, so nothing after the last end token needs to be computed.
         hidden = self.text_encoder(token_ids[:, : int(end.max()) + 1])
         return F.normalize(self.text_projection(hidden[torch.arange(len(end)), end]).float(), dim=-1)
 
@@ -84,11 +84,11 @@ class CLIP(nn.Module):
 
 
 def contrastive_loss(text: Tensor, images: Tensor, scale: Tensor, wrong: Tensor | None = None) -> Tensor:
-    """Cross-entropy of finding one's partner, caption to picture and picture to caption (figure 3).
+    """Cross-entropy of matching every caption to its picture and every picture to its caption (figure 3).
 
     Args:
         text, images: (B, width) unit vectors; row k of one belongs to row k of the other.
-        wrong: (B, width), one more caption for each picture, which is not its own.
+        wrong: (B, width), an additional caption for each picture that does not describe it.
     """
     logits = scale * text @ images.T  # (B, B): captions down, pictures across
     partner = torch.arange(text.shape[0], device=text.device)

@@ -1,6 +1,8 @@
-"""Captions that are wrong in one word: what CLIP must tell apart to know more than which things a picture shows."""
+"""Captions that are wrong in one word: to tell them apart, CLIP must know more than which things a picture shows."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,31 +14,32 @@ KINDS = ("relation", "worn", "place", "count", "style", "background", "pattern")
 
 
 def contrary(scene: Scene, rng: np.random.Generator, kind: str | None = None) -> Scene | None:
-    """The scene with one part of what its caption says made another: its caption is untrue of the picture.
+    """A copy of the scene with one mentioned part changed, so that its caption is untrue of the original picture.
 
     Args:
-        kind: which part, one of KINDS; None takes any that the caption says.
+        kind: which part, one of KINDS; None for any part that the caption mentions.
 
     Returns:
-        None where the caption says nothing of that kind (with kind None: nothing but the name of a thing).
+        None if the caption mentions no such part (for kind None: nothing but the names of things).
     """
     kinds = [one for one in (KINDS if kind is None else (kind,)) if says(scene, one)]
     if not kinds:
         return None
     kind = choose(rng, kinds)
-    known = {"relation": ("above", "below"), "worn": WORN, "place": PLACES, "count": NUMBERS, "style": STYLES,
+    known: Iterable = {"relation": ("above", "below"), "worn": WORN, "place": PLACES, "count": NUMBERS, "style": STYLES,
              "background": BACKGROUNDS, "pattern": PATTERNS}[kind]
     others = [word for word in known if word not in (getattr(scene, kind), *forbidden(scene, kind))]
-    return replace(scene, **{kind: choose(rng, others)})
+    change: dict[str, Any] = {kind: choose(rng, others)}
+    return replace(scene, **change)
 
 
 def says(scene: Scene, kind: str) -> bool:
-    """Whether the scene's caption says something of this kind."""
+    """Whether the scene's caption mentions this kind of part."""
     if kind == "style":
         return scene.says_style
     if kind == "background":
         return scene.says_background
-    if kind == "pattern":  # without its second colour a plain ground cannot become another
+    if kind == "pattern":  # a plain ground has no second colour to make a pattern with
         return scene.says_background and scene.pattern != "plain"
     if not scene.says_thing:
         return False
@@ -47,6 +50,6 @@ def says(scene: Scene, kind: str) -> bool:
 
 
 def forbidden(scene: Scene, kind: str) -> tuple:
-    """Values that would make no scene, or one whose caption says nothing of the kind."""
+    """Values that would make an invalid scene, or one whose caption would no longer mention this kind of part."""
     return {"place": ("centre",), "count": (1,), "pattern": ("plain",),
             "background": (scene.second,)}.get(kind, ())

@@ -1,17 +1,19 @@
-"""Captioned emoji: pictures and sentences that are composed together, as many as one asks for.
+"""Captioned emoji: pictures and captions that are composed together, in any number.
 
-`assets/emoji` holds drawings of the same concepts in four styles, cut out along their outline (alpha). So a
-training picture can be put together like a sentence: a concept, a style, a background colour, a size and a
-place. A `Scene` names these; `draw` makes the picture and `caption` the words.
+`assets/emoji` holds drawings of the same concepts in four styles, cut out along their outlines (alpha). So a training
+picture can be put together like a sentence: a concept, a style, a background colour, a size and a place. A `Scene`
+names these; `draw` makes the picture, and `caption` the words.
 
-Everything about sample i follows from (seed, split, i): training can stop and go on, or be divided between
-processes, and still see the very same samples.
+Sample i is a function of (seed, split, i): training can be stopped and resumed, or divided among processes, and still
+see exactly the same samples.
 """
 
 import difflib
 import hashlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from torch import Tensor
 from minisd.emoji.sprites import CELL, Concept, read_captions, read_sheet
 from minisd.files import assets_folder
 
+T = TypeVar("T")
+
 STYLES = {"3d": "3d render", "flat": "flat icon", "cartoon": "cartoon", "sticker": "sticker"}
 BACKGROUNDS = {  # far enough apart that the word can be read off a picture, see `background_of`
     "white": (255, 255, 255), "black": (20, 20, 20), "grey": (128, 128, 128), "red": (215, 35, 45),
@@ -29,20 +33,20 @@ BACKGROUNDS = {  # far enough apart that the word can be read off a picture, see
 }
 SIZES = {"small": 28, "usual": 52, "large": 60}  # pixels of the object's longer side, of 64
 PLACES = {"centre": ("", 0, 0), "top": ("at the top", 0, -1), "bottom": ("at the bottom", 0, 1),
-          "left": ("on the left", -1, 0), "right": ("on the right", 1, 0)}  # words, steps right and down
+          "left": ("on the left", -1, 0), "right": ("on the right", 1, 0)}  # words; steps to the right and down
 STEP = 14                                        # pixels of 64
 SPLITS = ("train", "heldout", "all")
 PARAPHRASES = 6
 
-WHITE_SHARE, UNSAID_SHARE = 0.4, 0.7  # how often the background is white, and then goes without saying
-UNUSUAL_SHARE = 0.18                  # how often size (and place) differ from the usual
-CANONICAL_SHARE = 0.5                 # how often the caption has the first of its shapes
-MIN_CONTRAST = 60                     # drawings nearer than this to a background's colour are not put on it
+WHITE_SHARE, UNSAID_SHARE = 0.4, 0.7  # how often the background is white, and how often captions then omit it
+UNUSUAL_SHARE = 0.18                  # how often size (and place) are not the usual ones
+CANONICAL_SHARE = 0.5                 # how often the caption has the first of its six forms
+MIN_CONTRAST = 60                     # drawings closer than this to a background's colour are not put on it
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows and how its caption says it. Words as in STYLES, BACKGROUNDS, SIZES, PLACES."""
+    """What a picture shows and how its caption is worded; the words are those of STYLES, BACKGROUNDS, SIZES, PLACES."""
     concept: str
     style: str = "3d"
     background: str = "white"
@@ -55,17 +59,17 @@ class Scene:
 def is_held_out(code: str, style: str, background: str) -> bool:
     """The fixed split: about one in ten (concept, style, colour) combinations is never trained on.
 
-    Decided by the first byte of a SHA-256: the same on every machine, and when concepts are added. White, the
-    usual background, is never held out, and no concept or style is held out altogether.
+    The first byte of a SHA-256 decides, so the split is the same on every machine and does not change when concepts
+    are added. White, the usual background, is never held out, and no concept or style is held out altogether.
     """
     return background != "white" and hashlib.sha256(f"{code} {style} {background}".encode()).digest()[0] < 26
 
 
 def background_of(image: Tensor) -> str:
-    """The word for a picture's background, read off without a network.
+    """The word for a picture's background colour, found without a network.
 
-    It is the one of the twelve colours nearest to the median of the outermost pixels (two rows of 64).
-    image: (3, R, R) in [-1, 1]; another shape is a ValueError.
+    It is the one of the twelve colours that is nearest to the median of the outermost pixels (two rows of 64).
+    image: (3, R, R) in [-1, 1]; any other shape raises a ValueError.
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image: shape {tuple(image.shape)}; it must be one picture (3, R, R)")
@@ -109,7 +113,7 @@ class EmojiData:
             raise ValueError(f"{folder}: too few concepts for a train and a held-out split")
 
     def concept(self, name: str) -> Concept:
-        """The record of a concept, by its name. ValueError for a name that the subset does not have."""
+        """The record of a concept, by name. Raises a ValueError if the subset does not have it."""
         if name not in self.position:
             near = difflib.get_close_matches(str(name), self.position, n=3)
             hint = f"perhaps {' or '.join(map(repr, near))}" if near else "data.concepts lists them"
@@ -117,12 +121,12 @@ class EmojiData:
         return self.concepts[self.position[name]]
 
     def sprite(self, concept: str, style: str) -> np.ndarray:
-        """A drawing as it is in the sheet: (64, 64, 4) uint8, RGB (not premultiplied) and alpha."""
+        """A drawing as stored in the sheet: (64, 64, 4) uint8, RGB (not premultiplied) and alpha."""
         check("style", style, STYLES)
         return self.sprites[self.position[self.concept(concept).name], self.styles.index(style)]
 
     def _layer(self, scene: Scene) -> np.ndarray:
-        """The object in its size and place on nothing: (64, 64, 4) float in [0, 1], alpha premultiplied."""
+        """The object alone, in its size and place: (64, 64, 4) float in [0, 1], premultiplied alpha."""
         check("size", scene.size, SIZES)
         check("place", scene.place, PLACES)
         pixels = self.sprite(scene.concept, scene.style)
@@ -130,7 +134,7 @@ class EmojiData:
             side = round(CELL * SIZES[scene.size] / SIZES["usual"])
             _, right, down = PLACES[scene.place]
             corner = (CELL - side) // 2 + STEP * right, (CELL - side) // 2 + STEP * down
-            # Pillow weighs colours by alpha when it resizes RGBA: nothing bleeds in from outside the outline.
+            # Pillow weights colours by alpha when it resizes RGBA, so nothing bleeds in from outside the outline.
             object_ = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
             frame = Image.new("RGBA", (CELL, CELL))
             frame.paste(object_, corner)
@@ -140,9 +144,9 @@ class EmojiData:
         return layer
 
     def draw(self, scene: Scene, resolution: int = 64) -> Tensor:
-        """The picture of a scene: (3, R, R) in [-1, 1]. 32 pixels are the average of 64.
+        """The picture of a scene: (3, R, R) in [-1, 1]. At R = 32 it is the 64-pixel picture averaged down.
 
-        Raises ValueError for a word that the data set does not know, or another resolution.
+        Raises a ValueError for a word that the data set does not know, or another resolution.
         """
         check("background", scene.background, BACKGROUNDS)
         layer = self._layer(scene)
@@ -155,7 +159,7 @@ class EmojiData:
         return shrink(self._layer(scene)[..., 3:], resolution)
 
     def caption(self, scene: Scene) -> str:
-        """The words for a scene, in one of six shapes; size and place only where they are not the usual."""
+        """The caption of a scene, in one of six forms; size and place are mentioned only if they are unusual."""
         concept, art = self.concept(scene.concept), STYLES[check("style", scene.style, STYLES)]
         check("paraphrase", scene.paraphrase, range(PARAPHRASES))
         size = "" if check("size", scene.size, SIZES) == "usual" else scene.size
@@ -178,7 +182,7 @@ class EmojiData:
         return ", ".join(part for part in parts if part)
 
     def scene(self, rng: np.random.Generator, split: str = "train") -> Scene:
-        """A random scene of a split: "train", "heldout" (only combinations that are never in train) or "all".
+        """A random scene of a split: "train", "heldout" (only combinations that are never in "train") or "all".
 
         No drawing is put on a background where it would not show (a black heart on black).
         """
@@ -186,11 +190,11 @@ class EmojiData:
         colours = np.full(len(BACKGROUNDS), (1 - WHITE_SHARE) / (len(BACKGROUNDS) - 1))
         colours[0] = WHITE_SHARE
         while True:  # some (concept, style) pairs have no held-out colour
-            concept, style = rng.integers(len(self.concepts)), rng.integers(len(STYLES))
-            shares = np.cumsum(colours * allowed[concept, style])
+            row, column = rng.integers(len(self.concepts)), rng.integers(len(STYLES))
+            shares = np.cumsum(colours * allowed[row, column])
             if shares[-1] > 0:
                 break
-        background = list(BACKGROUNDS)[np.searchsorted(shares, rng.random() * shares[-1], side="right")]
+        background = list(BACKGROUNDS)[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
         size, place = "usual", "centre"
         if rng.random() < UNUSUAL_SHARE:
             size = "large" if rng.random() < 0.25 else "small"
@@ -198,14 +202,14 @@ class EmojiData:
                 place = list(PLACES)[1 + rng.integers(len(PLACES) - 1)]
         paraphrase = 0 if rng.random() < CANONICAL_SHARE else int(1 + rng.integers(PARAPHRASES - 1))
         says = background != "white" or rng.random() > UNSAID_SHARE
-        name, style = self.concepts[concept].name, self.styles[style]
+        name, style = self.concepts[row].name, self.styles[column]
         return Scene(name, style, background, size, place, paraphrase, says)
 
-    def batch(self, indices, seed: int, split: str = "train",
+    def batch(self, indices: Iterable[int], seed: int, split: str = "train",
               resolution: int = 64) -> tuple[Tensor, list[str], list[Scene]]:
-        """Samples by their numbers: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
+        """Samples by number: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
 
-        Sample i of a seed and split is the same in whatever batch it is asked for.
+        Sample i of a seed and split is the same whatever batch it is in.
         """
         stream = SPLITS.index(check("split", split, SPLITS))
         scenes = [self.scene(np.random.default_rng((seed, stream, int(i))), split) for i in indices]
@@ -215,24 +219,24 @@ class EmojiData:
         return pictures, [self.caption(scene) for scene in scenes], scenes
 
 
-def check(what: str, value, known):
-    """The value, if it is known; else a ValueError which says what is."""
+def check(what: str, value: T, known: Collection) -> T:
+    """Return the value if it is a known one; otherwise raise a ValueError that lists the known ones."""
     if value not in known:
         raise ValueError(f"{what}: {value!r}; it must be one of {', '.join(map(str, known))}")
     return value
 
 
 def shrink(picture: np.ndarray, resolution: int) -> Tensor:
-    """(64, 64, C) as a tensor (C, R, R); 32 pixels are averages of 2 x 2."""
+    """(64, 64, C) as a tensor (C, R, R); at R = 32 each pixel is the average of 2 x 2."""
     if check("resolution", resolution, (64, 32)) == 32:
         picture = picture.reshape(32, 2, 32, 2, -1).mean(axis=(1, 3))
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
 
 def contrast(sprites: np.ndarray) -> np.ndarray:
-    """How far drawings stand out from each background: the mean distance of their colours, 0 to 441.
+    """How much drawings stand out from each background: the mean distance between their colours, 0 to 441.
 
-    sprites: (concepts, 4, 64, 64, 4); every fourth pixel each way is enough. Returns (concepts, 4, 12).
+    sprites: (concepts, 4, 64, 64, 4); every fourth pixel in each direction is enough. Returns (concepts, 4, 12).
     """
     pixels = torch.from_numpy(sprites[:, :, 2::4, 2::4].astype(np.float32))   # (concepts, 4, 16, 16, 4)
     pixels = pixels.flatten(2, 3)                                             # (concepts, 4, 256, 4)

@@ -1,11 +1,12 @@
-"""Pictures from scenes: a thing in its size, place and tilt, what it wears, and the ground behind it.
+"""Pictures from scenes: things in their size, place and tilt, what they wear, and the ground behind them.
 
-Every drawing has *premultiplied* alpha (Porter and Duff 1984), colour times opacity, which Pillow calls "RGBa". Only so
-can it be turned, resized and laid over another without dark or light seams along its outline. Lengths are pixels of a
-picture of 128, as in `Scene`; the picture drawn may have fewer.
+All drawings have *premultiplied* alpha (Porter and Duff 1984): colour times opacity, which Pillow calls "RGBa". Only
+then can they be rotated, resized and laid over one another without dark or light seams along their outlines. Lengths
+are pixels of a 128-pixel picture, as in `Scene`, even if the picture that is drawn is smaller.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -13,36 +14,38 @@ from PIL import Image
 from minisd.emoji.heads import HEADS, WORN
 from minisd.emoji.scene import BACKGROUNDS, PLACES, SIZES, Scene
 
-OBJECT = {64: 52, 128: 120}  # pixels of a cell: pixels of its drawing's longer side
-EDGE = 4             # pixels around a drawing that stay transparent, so that its outline stays soft when it is turned
+Sprite = Callable[[str, str], np.ndarray]  # from (name, style) to a cell (C, C, 4) of bytes
+
+OBJECT = {64: 52, 128: 120}  # size of a cell: longer side of the drawing in it, in pixels
+EDGE = 4             # transparent pixels around a drawing, so that its outline stays soft when it is rotated
 MARGIN = 4           # between the frame and a thing at the edge
 PAIR, FEW = 57, 54   # the longer side of each of two things, and of each of three or four
-LEANS = (1.0, -0.7, 0.4, -1.0)  # the tilt of the first, second, … thing, as a share of the scene's
-LAYOUTS: dict[int, list[tuple[float, float]]] = {  # the middles of so many things
+LEANS = (1.0, -0.7, 0.4, -1.0)  # tilts of the first, second, … thing, relative to the scene's
+LAYOUTS: dict[int, list[tuple[float, float]]] = {  # number of things: their centres
     1: [(64, 64)], 2: [(33, 64), (95, 64)], 3: [(64, 35), (34, 93), (94, 93)],
     4: [(34, 34), (94, 34), (34, 94), (94, 94)],
 }
 WORN_SIZES = {"small": 56, "usual": 102, "large": 122}  # the longer side of a head and its hat together
-CROWN_ROWS = 30      # of 128: where the top of a head is looked for
+CROWN_ROWS = 30      # of 128: rows that count as the top of a head
 
 
 def premultiplied(cell: np.ndarray) -> Image.Image:
-    """A cell of a sheet, (C, C, 4) bytes with straight alpha, as a Pillow picture "RGBa"."""
+    """A sheet's cell, (C, C, 4) bytes with straight alpha, as a Pillow picture in mode "RGBa"."""
     return Image.fromarray(cell).convert("RGBa")
 
 
 def cropped(picture: Image.Image, edge: int = 0) -> Image.Image:
-    """The part of a picture that can be seen, and an edge around it."""
+    """The visible part of a picture, with an edge around it."""
     rows, columns = np.nonzero(np.asarray(picture)[..., 3] > 16)
     return picture.crop((int(columns.min()) - edge, int(rows.min()) - edge,
                          int(columns.max()) + 1 + edge, int(rows.max()) + 1 + edge))
 
 
 def dress(head: Image.Image, worn: Image.Image, concept: str, style: str, what: str) -> Image.Image:
-    """A head with something on: two premultiplied cells of one size become one larger picture, cropped to an EDGE.
+    """A head with something on it: two premultiplied cells of one size in, one larger picture out, cropped to an EDGE.
 
-    A hat sits in the middle of the uppermost rows of the head's outline, sunglasses on its eyes; `HEADS` has the
-    line of the eyes, and corrections where a head has ears or horns.
+    A hat is centred on the uppermost rows of the head's outline, sunglasses go over its eyes. `HEADS` says where the
+    eyes are, and has corrections for heads with ears or horns.
     """
     side = head.width
     place, fit = HEADS[concept][style], WORN[what]
@@ -75,22 +78,22 @@ def over(below: Image.Image, above: Image.Image, corner: tuple[int, int]) -> Ima
     return Image.frombytes("RGBa", below.size, result.round().astype(np.uint8).tobytes())
 
 
-def compose(scene: Scene, sprite, resolution: int) -> np.ndarray:
+def compose(scene: Scene, sprite: Sprite, resolution: int) -> np.ndarray:
     """Everything but the ground: (R, R, 4), float in [0, 1], premultiplied.
 
-    sprite: a function (name, style) to a cell (C, C, 4) of bytes.
+    sprite: a function from (name, style) to a cell (C, C, 4) of bytes.
     """
     layer = np.zeros((resolution, resolution, 4), np.float32)
     for pixels, top, left in pieces(scene, sprite, resolution):
-        (y, y_end), (x, x_end) = (np.clip((start, start + length), 0, resolution)  # what lies inside the frame
+        (y, y_end), (x, x_end) = (np.clip((start, start + length), 0, resolution)  # the part inside the frame
                                   for start, length in zip((top, left), pixels.shape))
         part = pixels[y - top: y_end - top, x - left: x_end - left]
         layer[y: y_end, x: x_end] = part + layer[y: y_end, x: x_end] * (1 - part[..., 3:])
     return layer
 
 
-def pieces(scene: Scene, sprite, resolution: int) -> list[tuple[np.ndarray, int, int]]:
-    """The things, each whole, as `turned` returns them: also what lies outside the frame."""
+def pieces(scene: Scene, sprite: Sprite, resolution: int) -> list[tuple[np.ndarray, int, int]]:
+    """The things as `turned` returns them: each is complete, including any part outside the frame."""
     unit, found = resolution / 128, []
     for name, side, (x, y), tilt in layout(scene):
         picture = premultiplied(sprite(name, scene.style))
@@ -106,10 +109,10 @@ def pieces(scene: Scene, sprite, resolution: int) -> list[tuple[np.ndarray, int,
 
 def turned(picture: Image.Image, scale: float, centre: tuple[float, float], tilt: float
            ) -> tuple[np.ndarray, int, int]:
-    """A premultiplied picture, resized by a factor and turned clockwise, with its middle at a point (x, y).
+    """A premultiplied picture, resized by a factor, rotated clockwise by `tilt` degrees and centred at (x, y).
 
-    Returns its pixels (h, w, 4), float in [0, 1] and premultiplied, and the row and column of the first of them; they
-    may lie outside the picture that it is drawn into.
+    Returns its pixels (h, w, 4), float in [0, 1], premultiplied, and the row and column of the top left one, which may
+    lie outside the picture that they are drawn into.
     """
     width, height = (length * scale for length in picture.size)
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
@@ -117,8 +120,8 @@ def turned(picture: Image.Image, scale: float, centre: tuple[float, float], tilt
     half_height = (width * abs(sin) + height * abs(cos)) / 2
     left, top = math.floor(centre[0] - half_width), math.floor(centre[1] - half_height)
     right, bottom = math.ceil(centre[0] + half_width), math.ceil(centre[1] + half_height)
-    # Twice as large, and averaged: sharp, and without the overshoot of a bicubic filter, which glows along outlines.
-    # The inverse turn says for each pixel of the result where it comes from.
+    # Drawn at twice the size, then averaged: sharp, and without the halo that a bicubic filter's overshoot would leave.
+    # The inverse rotation says where each pixel of the result comes from.
     x, y = 2 * (centre[0] - left), 2 * (centre[1] - top)
     cos, sin = cos / (2 * scale), sin / (2 * scale)
     inverse = (cos, sin, picture.width / 2 - cos * x - sin * y, -sin, cos, picture.height / 2 + sin * x - cos * y)
@@ -128,7 +131,7 @@ def turned(picture: Image.Image, scale: float, centre: tuple[float, float], tilt
 
 
 def layout(scene: Scene) -> list[tuple[str, float, tuple[float, float], float]]:
-    """What is where: (name, longer side, middle (x, y), tilt) of each thing, in pixels of 128."""
+    """Where things are: (name, longer side, centre (x, y), tilt) of each, in pixels of a 128-pixel picture."""
     names, middles = [scene.concept] * scene.count, LAYOUTS[scene.count]
     if scene.other:
         side, names, middles = PAIR, [scene.concept, scene.other], LAYOUTS[2]
@@ -139,7 +142,7 @@ def layout(scene: Scene) -> list[tuple[str, float, tuple[float, float], float]]:
             middles = [(y, x) for x, y in middles]
     elif scene.count > 1:
         side = PAIR if scene.count == 2 else FEW
-        if scene.swapped:  # one above the other; a triangle that stands on its tip
+        if scene.swapped:  # two: one above the other; three: the triangle upside down
             middles = [(y, x) if scene.count == 2 else (x, 128 - y) for x, y in middles]
     else:
         side = (WORN_SIZES if scene.worn and not WORN[scene.worn].on_eyes else SIZES)[scene.size]
@@ -151,7 +154,7 @@ def layout(scene: Scene) -> list[tuple[str, float, tuple[float, float], float]]:
 
 
 def ground(scene: Scene, resolution: int) -> np.ndarray:
-    """The ground alone: (R, R, 3), float in [0, 1]. Edges of a pattern are one pixel soft: no stairs, no moiré."""
+    """The ground alone: (R, R, 3), float in [0, 1]. A pattern's edges are one pixel soft: no jaggies, no moiré."""
     first, second = (np.array(BACKGROUNDS[colour], np.float32) / 255
                      for colour in (scene.background, scene.second or scene.background))
     if scene.pattern == "plain":
@@ -165,7 +168,7 @@ def ground(scene: Scene, resolution: int) -> np.ndarray:
     else:
         across = middles[:, None] * np.float32(cos) - middles * np.float32(sin)
         period = scene.period * unit
-        u, v = ((x / period + phase) % 1 * period - period / 2      # from the middle of the tile, in pixels
+        u, v = ((x / period + phase) % 1 * period - period / 2      # from the centre of the tile, in pixels
                 for x, phase in zip((along, across), scene.phase))
         if scene.pattern == "striped":
             share = band(u, period)
@@ -178,5 +181,5 @@ def ground(scene: Scene, resolution: int) -> np.ndarray:
 
 
 def band(distance: np.ndarray, period: float) -> np.ndarray:
-    """1 in the middle half of a period, 0 in the rest, one pixel soft between."""
+    """1 in the middle half of a period, 0 in the rest, with a transition one pixel wide."""
     return np.clip(period / 4 - np.abs(distance) + 0.5, 0, 1)

@@ -1,11 +1,12 @@
-"""How good a model is, in numbers: does it draw what was asked for, and does it draw like the data?
+"""How good a model is, in numbers: does it draw what the prompt asks for, and does it draw like the data?
 
-`minisd evaluate` runs `evaluate` and writes its table and picture.
+`minisd evaluate` calls `evaluate` and writes its table and figure.
 """
 
 import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,17 +17,20 @@ from minisd.emoji.classifier import Classifier
 from minisd.emoji.clip import CLIP
 from minisd.emoji.data import EmojiData, Scene, background_of
 from minisd.metrics import frechet_distance, psnr, top_k_accuracy
+from minisd.schedulers import SAMPLERS
 from minisd.tokenizer import Tokenizer
 
-SCHEDULERS = ("ddpm", "ddim", "pndm", "lms", "euler", "euler-ancestral", "heun", "dpm++")
+if TYPE_CHECKING:
+    from minisd.pipeline import StableDiffusion
+
 GUIDANCE_SCALES, STEPS = (1.0, 2.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 
 
 def nearest_drawing(picture: Tensor, background: str, data: EmojiData) -> tuple[str, str, float]:
-    """Of all drawings of the data set on a background, the one nearest to a picture (3, 64, 64) in [-1, 1].
+    """Of all drawings in the data set, placed on a background, the one nearest to a picture (3, 64, 64) in [-1, 1].
 
     Returns:
-        Its concept, its style, and the root mean square of the difference (pixels span 2).
+        Its concept, its style, and the root mean square difference (pixels are in [-1, 1]).
     """
     colour = np.array(data.backgrounds[background], dtype=np.float32)
     sprites = data.sprites.reshape(-1, 64, 64, 4)[:, ::2, ::2].astype(np.float32)  # every other pixel is enough
@@ -39,31 +43,31 @@ def nearest_drawing(picture: Tensor, background: str, data: EmojiData) -> tuple[
 
 @torch.no_grad()
 def retrieval(clip: CLIP, tokenizer: Tokenizer, data: EmojiData, split: str, count: int = 256) -> float:
-    """How many of `count` captions of new scenes find their own picture among all of them (top 1)."""
+    """The share of `count` captions of new scenes whose nearest picture, among all of them, is their own."""
     images, captions, _ = data.batch(range(count), seed=1_000_003, split=split, resolution=32)
     device = clip.logit_scale.device
     found = (clip.embed_text(tokenizer(captions).to(device)) @ clip.embed_images(images.to(device)).T).argmax(dim=1)
     return float((found.cpu() == torch.arange(count)).float().mean())
 
 
-# --- all of them ----------------------------------------------------------------------------------------------
+# --- the evaluation -------------------------------------------------------------------------------------------
 
 
 def fixed_scenes(data: EmojiData, split: str, count: int, seed: int = 0) -> list[Scene]:
-    """Scenes of a split ("train": combinations that were trained on, "heldout": never), usual size, in the middle."""
+    """Scenes of a split ("train": combinations that were trained on; "heldout": never), usual size, centred."""
     rng = np.random.default_rng((seed, count))
-    plain = {"size": "usual", "place": "centre", "paraphrase": 0, "says_background": True}
-    return [replace(data.scene(rng, split), **plain) for _ in range(count)]
+    return [replace(data.scene(rng, split), size="usual", place="centre", paraphrase=0, says_background=True)
+            for _ in range(count)]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What pictures are measured with."""
+    """The classifier and the data with which pictures are measured."""
 
     classifier: Classifier
     data: EmojiData
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         config = self.classifier.config
         words = [*self.data.position, *self.data.styles]
         if unknown := [word for word in words if word not in (*config.concepts, *config.styles)]:
@@ -71,7 +75,7 @@ class Judge:
 
     @torch.no_grad()
     def scores(self, pictures: Tensor, scenes: list[Scene]) -> dict[str, float]:
-        """Accuracies of pictures (B, 3, 64, 64) in [-1, 1] that were to show the scenes; higher is better."""
+        """Accuracies of pictures (B, 3, 64, 64) in [-1, 1] that should show the scenes; higher is better."""
         config = self.classifier.config
         concepts, styles, _ = self.classifier(pictures)
         wanted = torch.tensor([config.concepts.index(scene.concept) for scene in scenes])
@@ -80,7 +84,7 @@ class Judge:
             "concept": top_k_accuracy(concepts, wanted),
             "concept top 5": top_k_accuracy(concepts, wanted, 5),
             "style": top_k_accuracy(styles, torch.tensor([config.styles.index(scene.style) for scene in scenes])),
-            # read off the border's pixels, without a network
+            # read off the pixels at the border, without a network
             "background": float(np.mean([background_of(p) == s.background for p, s in zip(pictures, scenes)])),
             "nearest": float(np.mean([found[:2] == (s.concept, s.style) for found, s in zip(nearest, scenes)])),
             "distance": float(np.mean([found[2] for found in nearest])),
@@ -91,29 +95,30 @@ class Judge:
         return self.classifier.features(pictures)
 
 
-def draw(sd, scenes: list[Scene], data: EmojiData, steps: int, guidance_scale: float, seed: int = 0) -> Tensor:
+def draw(sd: "StableDiffusion", scenes: list[Scene], data: EmojiData, steps: int, guidance_scale: float,
+         seed: int = 0) -> Tensor:
     """Pictures (B, 3, 64, 64) in [-1, 1] for scenes; picture k is drawn from seed + k."""
     parts = [sd.text_to_image([data.caption(scene) for scene in scenes[i: i + 32]], num_inference_steps=steps,
                               guidance_scale=guidance_scale, seed=seed + i, output="pt", progress=False)
              for i in range(0, len(scenes), 32)]
-    return torch.cat(parts) * 2 - 1
+    return torch.cat([torch.as_tensor(part) for part in parts]) * 2 - 1
 
 
-def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, steps: int = 20,
+def evaluate(sd: "StableDiffusion", judge: Judge, count: int = 64, guidance_scale: float = 3.0, steps: int = 20,
              progress: bool = True) -> list[dict]:
-    """A row of numbers for every setting: guidance scales, then steps, then schedulers, the others as given.
+    """A row of numbers for every setting: several guidance scales, then steps, then schedulers, one varied at a time.
 
-    Each row is measured on `count` scenes that were trained on and `count` held-out ones, always the same, from the
-    same seeds. The first row ("real") is what the judge says of real held-out pictures: the ceiling. The second ("VAE")
-    are these pictures, encoded and decoded. The Fréchet distance is that to the real pictures of the same scenes.
+    Each row is measured on `count` scenes that were trained on and `count` held-out ones, always the same, with the
+    same seeds. The first row ("real") is the judge's verdict on real pictures, the ceiling. The second ("VAE") is for
+    those pictures encoded and decoded. The Fréchet distance is to the real pictures of the same scenes.
     """
     data, scheduler = judge.data, sd.scheduler
     splits = {split: fixed_scenes(data, split, count) for split in ("train", "heldout")}
     real = {split: torch.stack([data.draw(scene) for scene in scenes]) for split, scenes in splits.items()}
     crowd = judge.features(torch.cat(list(real.values())))
 
-    def row(name: str, value, pictures: dict[str, Tensor]) -> dict:
-        result = {"setting": name, "value": value}
+    def row(name: str, value: object, pictures: dict[str, Tensor]) -> dict:
+        result: dict[str, object] = {"setting": name, "value": value}
         for split, label in (("train", "seen"), ("heldout", "held out")):
             scores = judge.scores(pictures[split], splits[split])
             result |= {f"{key}, {label}": number for key, number in scores.items()}
@@ -124,9 +129,10 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, ste
         again = {split: sd.vae.decode(sd.vae.encode(images.to(sd.device, sd.dtype)).mode()).clamp(-1, 1).float().cpu()
                  for split, images in real.items()}
     rows = [row("real", "", real), row("VAE", f"{psnr(real['heldout'], again['heldout']):.1f} dB", again)]
-    plan = [("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
+    plan: list[tuple[str, object, int, float, str | None]] = [
+        ("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
     plan += [("steps", number, number, guidance_scale, None) for number in STEPS]
-    plan += [("scheduler", name, steps, guidance_scale, name) for name in SCHEDULERS]
+    plan += [("scheduler", name, steps, guidance_scale, name) for name in SAMPLERS]
     try:
         for name, value, number, scale, sampler in tqdm(plan, desc="settings", disable=not progress, leave=False):
             sd.scheduler = scheduler
@@ -140,7 +146,7 @@ def evaluate(sd, judge: Judge, count: int = 64, guidance_scale: float = 3.0, ste
 
 
 def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None:
-    """metrics.csv, metrics.md (the table that people read, and a remark under it) and metrics.png."""
+    """Write metrics.csv, metrics.md (the table for people to read, with the remark below it) and metrics.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
@@ -153,7 +159,7 @@ def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: per cent for accuracies, "seen / held out"."""
+    """The rows as Markdown; accuracies in per cent, "seen / held out"."""
     shown = ("concept", "concept top 5", "style", "background", "nearest")
     lines = ["| setting | " + " | ".join(shown) + " | Fréchet |", "|---" * (len(shown) + 2) + "|"]
     for row in rows:

@@ -1,23 +1,23 @@
-"""Who can wear what, and where it sits: read off the drawings by eye, in shares of a sheet's cell."""
+"""Who can wear what, and where it sits: measured by eye on the drawings, in fractions of a sheet's cell."""
 
 from typing import NamedTuple
 
 
 class Worn(NamedTuple):
-    """Something to wear: its words in a caption, the name of its drawing, and how it is put on."""
+    """Something to wear: its words in a caption, the name of its drawing, and how to put it on."""
     words: str
     drawing: str
-    size: float = 0.0         # of a hat's cell, as a share of the head's
-    overlap: float = 0.28     # of a hat's height lies over the head
+    size: float = 0.0         # of a hat's cell, relative to the head's
+    overlap: float = 0.28     # fraction of a hat's height that covers the head
     on_eyes: bool = False
 
 
 class Head(NamedTuple):
-    """One drawing of a head: where its eyes are, and how a hat is moved from the middle of its top."""
+    """One drawing of a head: where its eyes are, and how to shift a hat from the centre of its top."""
     eye_y: float
     eye_width: float          # of sunglasses
     eye_x: float = 0.5
-    hat_y: float = 0.0        # how far down, where ears or horns stand above the head
+    hat_y: float = 0.0        # how far down, if ears or horns rise above the head
     hat_size: float = 1.0
 
 
@@ -30,7 +30,7 @@ WORN = {
 
 
 def drawn(fluent: Head, cartoon: Head, sticker: Head) -> dict[str, Head]:
-    """The heads of a concept by style; 3d and flat are the same shape."""
+    """The heads of a concept by style; 3d and flat have the same shape."""
     return {"3d": fluent, "flat": fluent, "cartoon": cartoon, "sticker": sticker}
 
 

@@ -1,36 +1,44 @@
-"""Random scenes: what is drawn how often, and which of it the caption says."""
+"""Random scenes: how often each thing is drawn, and which parts the caption mentions."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from minisd.emoji.heads import HEADS, WORN
 from minisd.emoji.scene import BACKGROUNDS, NUMBERS, PARAPHRASES, PLACES, RELATIONS, STYLES, Scene
 
-KINDS = {"one": 0.68, "two": 0.22, "number": 0.10}         # of scenes: one thing, two, or several of one
-WORN_SHARE, HEAD_WEIGHT = 0.4, 2.0                         # heads wear so often, and are single things so often
+if TYPE_CHECKING:
+    from minisd.emoji.world import EmojiData
+
+T = TypeVar("T")
+
+KINDS = {"one": 0.68, "two": 0.22, "number": 0.10}         # of scenes: one thing, two things, or several of one
+WORN_SHARE, HEAD_WEIGHT = 0.4, 2.0                         # how often heads wear something; their weight in draws
 SIZE_SHARES = {"usual": 0.55, "small": 0.25, "large": 0.2}
 CENTRE_SHARE = 0.2                                         # of small things; the others stand elsewhere
 PATTERN_SHARES = {"plain": 0.6, "striped": 0.1, "dotted": 0.1, "checked": 0.1, "gradient": 0.1}
 WHITE_SHARE = 0.25                                         # of plain grounds
-CANONICAL_SHARE = 0.5                                      # of captions have the first of their shapes
+CANONICAL_SHARE = 0.5                                      # of captions have the first of their six forms
 SAID = {"thing": 0.96, "style": 0.6, "background": 0.6, "size": 0.6, "place": 0.6, "count": 0.85, "worn": 0.7}
 
-TILT, MAX_TILT = 7.0, 20.0                                 # degrees: standard deviation, and no more than
-SHIFT = {"small": 2.0, "usual": 6.0, "large": 2.0}         # pixels of 128, each way
-SCALE = {"small": 0.1, "usual": 0.07, "large": 0.04}       # ± this share
+TILT, MAX_TILT = 7.0, 20.0                                 # degrees: standard deviation, and the maximum
+SHIFT = {"small": 2.0, "usual": 6.0, "large": 2.0}         # pixels of 128, in each direction
+SCALE = {"small": 0.1, "usual": 0.07, "large": 0.04}       # ± this fraction
 ANGLES = {"plain": (90,), "striped": (0, 45, 90, 135), "dotted": (0, 45), "checked": (0,), "gradient": (0, 45, 90)}
 PERIODS = {"plain": (32, 32), "striped": (24, 44), "dotted": (26, 40), "checked": (28, 48), "gradient": (32, 32)}
-MAX_HIDDEN = {"plain": 0.5, "patterned": 0.25}             # so much of a drawing may have the ground's colour
-MIN_DIFFERENCE = 150                                       # between the colours of a pattern
+MAX_HIDDEN = {"plain": 0.5, "patterned": 0.25}             # how much of a drawing may have the ground's colour
+MIN_DIFFERENCE = 150                                       # least distance between the colours of a pattern
 
 COLOURS = tuple(BACKGROUNDS)
 _palette = np.array(list(BACKGROUNDS.values()), float)
 DIFFERENT = np.linalg.norm(_palette[:, None] - _palette, axis=2) > MIN_DIFFERENCE  # (12, 12)
 
 
-def random_scene(data, rng: np.random.Generator, split: str) -> Scene:
-    """A scene of an `EmojiData`'s split, see there."""
+def random_scene(data: "EmojiData", rng: np.random.Generator, split: str) -> Scene:
+    """A random scene of a split; see `EmojiData.scene`."""
     kind = pick(rng, KINDS)
-    while True:  # drawn again until it belongs to the split: eight times on average for "heldout"
+    while True:  # until it belongs to the split: eight draws on average for "heldout"
         parts = random_parts(data, rng, kind)
         if parts is not None:
             scene = Scene(**parts)
@@ -38,10 +46,10 @@ def random_scene(data, rng: np.random.Generator, split: str) -> Scene:
                 return Scene(**parts, **random_pose(rng, scene), **random_words(rng, scene))
 
 
-def random_parts(data, rng: np.random.Generator, kind: str) -> dict | None:
-    """What a scene shows, in the words of `Scene`; None where nothing is found that shows on any ground."""
+def random_parts(data: "EmojiData", rng: np.random.Generator, kind: str) -> dict[str, Any] | None:
+    """What a scene shows, as fields of `Scene`; None if no ground of the kind drawn would show it."""
     style = int(rng.integers(len(STYLES)))
-    parts = {"style": data.styles[style]}
+    parts: dict[str, Any] = {"style": data.styles[style]}
     if kind == "number":
         rows = [choose(rng, data.counted)]
         parts["count"] = int(rng.integers(2, max(NUMBERS) + 1))
@@ -63,20 +71,23 @@ def random_parts(data, rng: np.random.Generator, kind: str) -> dict | None:
 
 
 def random_ground(rng: np.random.Generator, hidden: np.ndarray, parts: dict) -> dict | None:
-    """The parts with a ground that does not hide them; hidden: how much of them each colour would, (12,)."""
+    """The parts plus a ground that does not hide them; None if there is no such ground of the kind drawn.
+
+    hidden: what share of the things each ground colour would hide, (12,).
+    """
     pattern = pick(rng, PATTERN_SHARES)
     if pattern == "plain":
-        if rng.random() < WHITE_SHARE:     # the usual ground, on which outline and shading are always enough
+        if rng.random() < WHITE_SHARE:     # the usual ground, where outline and shading are always enough
             return parts
-        colours = 1 + np.flatnonzero(hidden[1:] < MAX_HIDDEN["plain"])
+        colours = (1 + np.flatnonzero(hidden[1:] < MAX_HIDDEN["plain"])).tolist()
     else:
-        colours = np.flatnonzero(hidden < MAX_HIDDEN["patterned"])
+        colours = np.flatnonzero(hidden < MAX_HIDDEN["patterned"]).tolist()
     if len(colours) == 0:
         return None
     first = choose(rng, colours)
     parts |= {"pattern": pattern, "background": COLOURS[first]}
     if pattern != "plain":
-        colours = colours[DIFFERENT[first, colours]]
+        colours = [colour for colour in colours if DIFFERENT[first, colour]]
         if len(colours) == 0:
             return None
         parts["second"] = COLOURS[choose(rng, colours)]
@@ -84,7 +95,7 @@ def random_ground(rng: np.random.Generator, hidden: np.ndarray, parts: dict) -> 
 
 
 def random_pose(rng: np.random.Generator, scene: Scene) -> dict:
-    """What no caption says: tilt, shift, scale, order, and how the pattern lies."""
+    """What captions never mention: tilt, shift, scale, order, and how the pattern is laid out."""
     def between(low: float, high: float) -> float:
         return round(float(rng.uniform(low, high)), 3)
 
@@ -97,7 +108,7 @@ def random_pose(rng: np.random.Generator, scene: Scene) -> dict:
 
 
 def random_words(rng: np.random.Generator, scene: Scene) -> dict:
-    """Which parts the caption says, in which shape."""
+    """Which parts the caption mentions, and in which form."""
     says = {part: bool(rng.random() < share) for part, share in SAID.items()}
     if not says["thing"] and not says["style"]:
         says["background"] = True
@@ -106,7 +117,7 @@ def random_words(rng: np.random.Generator, scene: Scene) -> dict:
 
 
 def pick(rng: np.random.Generator, shares: dict) -> str:
-    """A key, as often as its share says."""
+    """A random key; shares are probabilities."""
     left = rng.random()
     for key, share in shares.items():
         left -= share
@@ -115,6 +126,6 @@ def pick(rng: np.random.Generator, shares: dict) -> str:
     return key
 
 
-def choose(rng: np.random.Generator, values):
-    """One of the values, each as often."""
+def choose(rng: np.random.Generator, values: Sequence[T]) -> T:
+    """One of the values, all equally likely."""
     return values[int(rng.integers(len(values)))]

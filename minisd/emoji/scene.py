@@ -1,15 +1,18 @@
-"""Scenes: what a picture shows, what its caption says of it, and which combinations are never trained on.
+"""Scenes: what a picture shows, what its caption mentions, and which combinations are never trained on.
 
-A `Scene` is a list of plain values that determines a picture to the last pixel. Its caption says any subset of it:
-what is unsaid is drawn at random, so that a caption has many pictures, as captions have in real life.
+A `Scene` is a record of plain values that determines a picture to the last pixel. Its caption mentions any subset of
+them; the rest is drawn at random. So one caption has many pictures, as captions do in real life.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from minisd.emoji.heads import HEADS, WORN
+
+T = TypeVar("T")
 
 STYLES = {"3d": "3d render", "flat": "flat icon", "cartoon": "cartoon", "sticker": "sticker"}
 BACKGROUNDS = {  # far enough apart that the word can be read off a picture
@@ -23,7 +26,7 @@ PLACES = {"centre": ("", 0, 0), "top": ("at the top", 0, -1), "bottom": ("at the
           "top left": ("at the top left", -1, -1), "top right": ("at the top right", 1, -1),
           "bottom left": ("at the bottom left", -1, 1), "bottom right": ("at the bottom right", 1, 1)}
 PATTERNS = ("plain", "striped", "dotted", "checked", "gradient")
-RELATIONS = ("and", "next to", "above", "below")  # of two things; the first two leave open which is where
+RELATIONS = ("and", "next to", "above", "below")  # of two things; the first two leave open which one is where
 NUMBERS = {1: "", 2: "two", 3: "three", 4: "four"}
 PARAPHRASES = 6
 IRREGULAR = {"die": "dice", "leaf": "leaves", "snowman": "snowmen", "fish": "fish", "cactus": "cacti",
@@ -32,10 +35,10 @@ IRREGULAR = {"die": "dice", "leaf": "leaves", "snowman": "snowmen", "fish": "fis
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows and how its caption says it; the words are those of the tables above.
+    """What a picture shows and how its caption is worded; the words are those of the tables above.
 
-    Only a single thing has a size, a place and something worn; two things, or several of one, have their own.
-    Lengths are pixels of a picture of 128.
+    Only a single thing can have a size, a place and something worn; two things, or several of one, have a fixed size
+    and layout. Lengths are pixels of a 128-pixel picture.
     """
     concept: str
     style: str = "3d"
@@ -46,26 +49,26 @@ class Scene:
     says_background: bool = True
     # More parts
     other: str = ""                # a second thing
-    relation: str = "and"          # how the first stands to it
-    count: int = 1                 # how many there are of the one thing
-    worn: str = ""                 # what the head has on
+    relation: str = "and"          # of the first thing to the second
+    count: int = 1                 # how many there are of a single kind of thing
+    worn: str = ""                 # what the head is wearing
     pattern: str = "plain"         # of the ground
-    second: str = ""               # its other colour: stripes, dots, checks, where the gradient ends
-    # What the caption says
-    says_thing: bool = True        # without it, no word of size, place, number and what is worn either
+    second: str = ""               # the pattern's other colour: of stripes, dots or checks, or at the gradient's end
+    # What the caption mentions
+    says_thing: bool = True        # if not, then not size, place, number or what is worn either
     says_style: bool = True
     says_size: bool = True
     says_place: bool = True
     says_count: bool = True
     says_worn: bool = True
-    # What no caption says
+    # What captions never mention
     tilt: float = 0.0              # degrees, clockwise
     shift: tuple[float, float] = (0.0, 0.0)  # right and down
     scale: float = 1.0
-    swapped: bool = False          # the order, where the words leave it open
-    angle: int = 90                # in which direction the pattern goes: degrees from the right, clockwise
+    swapped: bool = False          # reverses the order, where the words leave it open
+    angle: int = 90                # direction of the pattern: degrees from the right, clockwise
     period: float = 32.0           # of the pattern
-    phase: tuple[float, float] = (0.0, 0.0)  # where it begins, in periods
+    phase: tuple[float, float] = (0.0, 0.0)  # where the pattern begins, in periods
 
     @property
     def colours(self) -> tuple[str, ...]:
@@ -81,21 +84,21 @@ class Scene:
 # The split
 
 def is_held_out(code: str, style: str, background: str) -> bool:
-    """Whether a (concept, style, colour of the ground) is one of the tenth that is never trained on.
+    """Whether a combination (concept, style, colour of the ground) is in the tenth that is never trained on.
 
-    Decided by the first byte of a SHA-256: the same on every machine, and when concepts are added. White, the
-    usual background, is never held out, and no concept or style is held out altogether.
+    The first byte of a SHA-256 decides, so the split is the same on every machine and does not change when concepts
+    are added. White, the usual background, is never held out, and no concept or style is held out altogether.
     """
     return background != "white" and _byte(f"{code} {style} {background}") < 26
 
 
 def is_worn_held_out(code: str, worn: str) -> bool:
-    """Whether a (head, worn thing) is one of about a quarter that is never trained on, in whatever style."""
+    """Whether a combination (head, what it wears) is in the quarter or so that is never trained on, in any style."""
     return _byte(f"{code} under {worn}") < 64
 
 
 def is_pair_held_out(code: str, other: str) -> bool:
-    """Whether two concepts, in either order, are one of the four pairs in five that are never trained on."""
+    """Whether two concepts, in either order, are among the four in five pairs that are never trained on."""
     return _byte(" and ".join(sorted((code, other)))) < 205
 
 
@@ -105,17 +108,17 @@ def _byte(text: str) -> int:
 
 # Words
 
-def check(what: str, value, known):
-    """The value, if it is known; else a ValueError which says what is."""
+def check(what: str, value: T, known: Collection) -> T:
+    """Return the value if it is a known one; otherwise raise a ValueError that lists the known ones."""
     if value not in known:
         raise ValueError(f"{what}: {value!r}; it must be one of {', '.join(map(str, known))}")
     return value
 
 
 def validate(scene: Scene, articles: Mapping[str, str]) -> None:
-    """A ValueError for words that the tables lack, and for parts that do not go together.
+    """Raise a ValueError for words that are not in the tables, and for parts that do not go together.
 
-    articles: of each concept, "" for those that are not counted one by one.
+    articles: of each concept, "" for plurals and things that are not countable.
     """
     for what, known in (("style", STYLES), ("background", BACKGROUNDS), ("size", SIZES), ("place", PLACES),
                         ("paraphrase", range(PARAPHRASES)), ("relation", RELATIONS), ("count", NUMBERS),
@@ -133,15 +136,15 @@ def validate(scene: Scene, articles: Mapping[str, str]) -> None:
         if scene.concept not in HEADS:
             raise ValueError(f"worn: {scene.worn!r} on {scene.concept!r}, which has no head in HEADS")
     if scene.other == scene.concept:
-        raise ValueError(f"other: {scene.other!r} is the concept, too; for several of one thing there is count")
+        raise ValueError(f"other: {scene.other!r} is the concept, too; for several of one thing use count")
     if scene.count > 1 and not articles[scene.concept]:
-        raise ValueError(f"count: {scene.count} of {scene.concept!r}, which one does not count")
+        raise ValueError(f"count: {scene.count} of {scene.concept!r}, which cannot be counted")
     several = "other" if scene.other else "count"
     alone = {"worn": "", "size": "usual", "place": "centre"} | ({"count": 1} if scene.other else {})
     for what, value in alone.items():
         if (scene.other or scene.count > 1) and getattr(scene, what) != value:
             raise ValueError(f"{what}: {getattr(scene, what)!r} beside {several}={getattr(scene, several)!r}; "
-                             f"it must be {value!r} where there is more than one thing")
+                             f"it must be {value!r} if there is more than one thing")
 
 
 def plural(name: str) -> str:
@@ -158,7 +161,7 @@ def plural(name: str) -> str:
 
 
 def thing_words(scene: Scene, articles: Mapping[str, str]) -> tuple[str, str]:
-    """The thing or things with their articles, and without: "a small frog", "small frog"."""
+    """The thing or things with and without articles: "a small frog", "small frog"."""
     size = "" if scene.size == "usual" or not scene.says_size else scene.size
     if scene.count > 1:
         words = f"{NUMBERS[scene.count] if scene.says_count else ''} {plural(scene.concept)}".strip()
@@ -176,7 +179,7 @@ def thing_words(scene: Scene, articles: Mapping[str, str]) -> tuple[str, str]:
 
 
 def ground_words(scene: Scene) -> tuple[str, str, str]:
-    """The ground with its article, without, and in short: "a blue background", "blue background", "blue"."""
+    """The ground with its article, without it, and in short: "a blue background", "blue background", "blue"."""
     first, second = scene.background, scene.second
     if scene.pattern == "plain":
         return f"{'an' if first == 'orange' else 'a'} {first} background", f"{first} background", first
@@ -189,9 +192,9 @@ def ground_words(scene: Scene) -> tuple[str, str, str]:
 
 
 def caption(scene: Scene, articles: Mapping[str, str]) -> str:
-    """The words for a scene, in one of six shapes; of size and place only where they are not the usual.
+    """The caption of a scene, in one of six forms; size and place are mentioned only if they are unusual.
 
-    articles: of each concept. Raises ValueError as `validate` does.
+    articles: of each concept. Raises a ValueError as `validate` does.
     """
     validate(scene, articles)
     art = STYLES[scene.style] if scene.says_style else ""

@@ -1,6 +1,6 @@
-"""The emoji data set as it lies on disk: captions.json, and one sheet of drawings a style.
+"""The emoji data set on disk: captions.json, and one sheet of drawings per style.
 
-`minisd/data.py` composes scenes from what is read here; `assets/emoji/build.py` wrote it.
+`assets/emoji/build.py` wrote these files; `data.py` and `world.py` compose scenes from what is read here.
 """
 
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CELL, COLUMNS = 64, 40  # pixels of a sheet's square cells, cells in a row
+CELL, COLUMNS = 64, 40  # side of a sheet's square cells in pixels; cells in a row
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One line of captions.json. `code`: the emoji's code points; `words`: search words for it."""
+    """One record of captions.json. `code`: the emoji's code points; `words`: search words for it."""
     index: int
     name: str
     article: str
@@ -27,9 +27,9 @@ class Concept:
 
 
 def read_captions(path: Path) -> list[Concept]:
-    """The records of captions.json. FileNotFoundError, or ValueError if they are not what build.py writes."""
+    """The records of captions.json. Raises a FileNotFoundError, or a ValueError for a damaged file."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
+        raise FileNotFoundError(f"{path} is missing; it is in the project's assets/emoji")
     try:
         concepts = [Concept(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
         numbers, names = [c.index for c in concepts], {c.name for c in concepts}
@@ -41,14 +41,14 @@ def read_captions(path: Path) -> list[Concept]:
 
 
 def read_sheet(path: Path, count: int, columns: int = COLUMNS, cells: tuple[int, ...] = (CELL,)) -> np.ndarray:
-    """A sprite sheet's cells: (count, C, C, 4) uint8. FileNotFoundError, or ValueError if unfit.
+    """A sprite sheet's cells: (count, C, C, 4) uint8. Raises a FileNotFoundError, or a ValueError for an unfit file.
 
     Args:
         columns: cells in a row.
-        cells: which C there may be; the sheet's width tells.
+        cells: possible values of C; the sheet's width tells which.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; assets/emoji of the project has it")
+        raise FileNotFoundError(f"{path} is missing; it is in the project's assets/emoji")
     try:
         with Image.open(path) as image:
             sheet = np.asarray(image.convert("RGBA"))
@@ -60,7 +60,7 @@ def read_sheet(path: Path, count: int, columns: int = COLUMNS, cells: tuple[int,
         raise ValueError(f"{path} is {sheet.shape[1]} x {sheet.shape[0]} pixels, but {count} captions need "
                          f"{columns * cell} x {rows * cell}: sheet and captions do not belong together")
     drawings = sheet.reshape(rows, cell, columns, cell, 4).swapaxes(1, 2).reshape(-1, cell, cell, 4)
-    drawn = drawings[..., 3].any(axis=(1, 2))
+    drawn = np.asarray(drawings[..., 3].any(axis=(1, 2)))
     if not drawn[:count].all() or drawn[count:].any():
         raise ValueError(f"{path} has {int(drawn.sum())} drawings, but there are {count} captions")
     return drawings[:count]

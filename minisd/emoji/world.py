@@ -1,13 +1,14 @@
-"""The data set: captioned emoji scenes, as many as one asks for, drawn and described together.
+"""The data set: captioned emoji scenes in any number, drawn and described together.
 
-`assets/emoji` holds drawings of the same concepts in four styles, cut out along their outline (alpha). A `Scene`
-says what a picture shows, `draw` makes the picture and `caption` the words.
+`assets/emoji` holds drawings of the same concepts in four styles, cut out along their outlines (alpha). A `Scene` says
+what a picture shows; `draw` makes the picture, and `caption` the words.
 
-Everything about sample i follows from (seed, split, i): training can stop and go on, or be divided between
-processes, and still see the very same samples.
+Sample i is a function of (seed, split, i): training can be stopped and resumed, or divided among processes, and still
+see exactly the same samples.
 """
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from minisd.files import assets_folder
 SPLITS = ("train", "heldout", "all")
 EXTRA = ("sunglasses", "ribbon")  # in the core's sheets, after its concepts
 COLUMNS = {"core": 16, "full": 40}  # cells in a row of a sheet
-NEAR = 75                         # colours no farther apart than this are hard to tell apart, of 441
+NEAR = 75                         # colours no farther apart than this, of 441, are hard to tell apart
 
 
 class EmojiData:
@@ -58,13 +59,13 @@ class EmojiData:
             path = folder / (f"core-{style}.webp" if subset == "core" else f"{style}.webp")
             self.sheets[style] = read_sheet(path, len(self.rows), COLUMNS[subset], cells)
             cells = self.sheets[style].shape[1:2]
-        self.resolution = cells[0]            # C, the largest that is drawn
+        self.resolution = cells[0]            # C, the largest resolution that can be drawn
         self.hidden = np.stack([hidden(sheet) for sheet in self.sheets.values()], axis=1)   # (drawings, 4, 12)
         self.weights = np.cumsum([HEAD_WEIGHT if c.name in HEADS else 1.0 for c in self.concepts])
         self.counted = [i for i, c in enumerate(self.concepts) if c.article and c.core]
 
     def concept(self, name: str) -> Concept:
-        """The record of a concept, by its name. ValueError for a name that the subset does not have."""
+        """The record of a concept, by name. Raises a ValueError if the subset does not have it."""
         return self.concepts[self.position[self._known("concept", name)]]
 
     def _known(self, what: str, name: str) -> str:
@@ -81,7 +82,7 @@ class EmojiData:
         words.validate(scene, self.articles)
 
     def sprite(self, name: str, style: str) -> np.ndarray:
-        """A drawing as it is in the sheet: (C, C, 4) uint8, RGB (not premultiplied) and alpha; C as `resolution`.
+        """A drawing as stored in the sheet: (C, C, 4) uint8, RGB (not premultiplied) and alpha; C is `resolution`.
 
         name: a concept, or one of EXTRA.
         """
@@ -91,10 +92,10 @@ class EmojiData:
     # Pictures
 
     def draw(self, scene: Scene, resolution: int | None = None) -> Tensor:
-        """The picture of a scene: (3, R, R) in [-1, 1]; R is 128, 64 or 32. Small ones are averages of large ones.
+        """The picture of a scene: (3, R, R) in [-1, 1]; R is 128, 64 or 32. Small pictures are averages of large ones.
 
-        Raises ValueError for a word that the data set does not know, or another resolution. The full set draws at 64
-        by default, and at 128 only from larger sheets.
+        The full set draws at 64 by default, and at 128 only from larger sheets. Raises a ValueError for a word that the
+        data set does not know, or another resolution.
         """
         self._check(scene)
         layer = drawing.compose(scene, self.sprite, self.resolution)
@@ -102,12 +103,12 @@ class EmojiData:
         return self._shrunk(picture, resolution) * 2 - 1
 
     def mask(self, scene: Scene, resolution: int | None = None) -> Tensor:
-        """Where the things are and not the ground: (1, R, R), their alpha in [0, 1]."""
+        """Where the things are, as opposed to the ground: (1, R, R), their alpha in [0, 1]."""
         self._check(scene)
         return self._shrunk(drawing.compose(scene, self.sprite, self.resolution)[..., 3:], resolution)
 
     def _shrunk(self, picture: np.ndarray, resolution: int | None) -> Tensor:
-        """(C, C, channels) as a tensor (channels, R, R), whose pixels are averages of 2 x 2 or 4 x 4."""
+        """(C, C, channels) → tensor (channels, R, R); if R is smaller, pixels are averages of 2 x 2 or 4 x 4."""
         resolution = self.resolution if resolution is None else check("resolution", resolution, (128, 64, 32))
         if resolution > self.resolution:
             raise ValueError(f"resolution: {resolution}, but the {self.subset} set's sheets are for {self.resolution}; "
@@ -120,14 +121,14 @@ class EmojiData:
     # Words
 
     def caption(self, scene: Scene) -> str:
-        """The words for a scene, see `Scene`: what it says, in one of six shapes."""
+        """The caption of a scene: what the `Scene` says that it mentions, in one of six forms."""
         self._check(scene)
         return words.caption(scene, self.articles)
 
     # Samples
 
     def held_out(self, scene: Scene) -> tuple[str, ...]:
-        """Which combinations in a scene are never trained on: some of "colour", "worn" and "pair", or none."""
+        """Which combinations in the scene are never trained on: any of "colour", "worn" and "pair"."""
         codes = [self.codes[name] for name in scene.things]
         found = {"colour": any(is_held_out(code, scene.style, colour) for code in codes for colour in scene.colours),
                  "worn": bool(scene.worn) and is_worn_held_out(codes[0], scene.worn),
@@ -135,17 +136,17 @@ class EmojiData:
         return tuple(kind for kind, is_so in found.items() if is_so)
 
     def scene(self, rng: np.random.Generator, split: str = "train") -> Scene:
-        """A random scene of a split: "train", "heldout" (only such as are never in train) or "all".
+        """A random scene of a split: "train", "heldout" (with a combination that is never in "train") or "all".
 
         No drawing is put on a ground where it would not show (a black heart on black).
         """
         return random_scene(self, rng, check("split", split, SPLITS))
 
-    def batch(self, indices, seed: int, split: str = "train",
+    def batch(self, indices: Iterable[int], seed: int, split: str = "train",
               resolution: int | None = None) -> tuple[Tensor, list[str], list[Scene]]:
-        """Samples by their numbers: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
+        """Samples by number: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
 
-        Sample i of a seed and split is the same in whatever batch it is asked for.
+        Sample i of a seed and split is the same whatever batch it is in.
         """
         stream = SPLITS.index(check("split", split, SPLITS))
         scenes = [self.scene(np.random.default_rng((seed, stream, int(i))), split) for i in indices]
@@ -156,9 +157,9 @@ class EmojiData:
 
 
 def hidden(sprites: np.ndarray) -> np.ndarray:
-    """How much of each drawing would not show on a ground of each colour: the share of it that is NEAR to that colour.
+    """How much of each drawing would vanish on a ground of each colour: the share of it that is NEAR that colour.
 
-    sprites: (drawings, C, C, 4); 16 x 16 of the pixels are enough. Returns (drawings, 12).
+    sprites: (drawings, C, C, 4); a grid of 16 x 16 pixels is enough. Returns (drawings, 12).
     """
     step = sprites.shape[1] // 16
     pixels = torch.from_numpy(sprites[:, step // 2::step, step // 2::step].astype(np.float32)).flatten(1, 2)
@@ -169,9 +170,9 @@ def hidden(sprites: np.ndarray) -> np.ndarray:
 
 
 def tokenizer_corpus(seed: int = 0, count: int = 20_000) -> list[str]:
-    """What the tokenizer learns from: captions of random core scenes, and the names of the full set in each style.
+    """What the tokenizer is trained on: captions of random core scenes, and the full set's names in each style.
 
-    So every model of the course, of whatever subset, shares one tokenizer.
+    So every model of the course shares one tokenizer, whatever its subset.
     """
     core, rng = EmojiData("core"), np.random.default_rng(seed)
     names = read_captions(assets_folder() / "emoji" / "captions.json")

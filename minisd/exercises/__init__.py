@@ -5,8 +5,8 @@
 
     check(exercise_1_2)              # prints: not attempted yet, a hint about this very mistake, or: right
 
-An exercise is one function. What is wrong with an answer is found by comparing it with the answers that people
-give: each chapter's file lists, beside the right function, known wrong ones and what to say about them.
+An exercise is one function. To find out what is wrong with an answer, it is compared with the wrong answers that people
+give: beside the right function, each chapter's file lists known wrong ones and what to say about them.
 """
 
 import copy
@@ -27,8 +27,8 @@ class Exercise:
     Args:
         right: the solution.
         cases: makes the arguments to try, a list of tuples; at least one.
-        mistakes: what to say, and the wrong function that deserves it.
-        tolerance: numbers may differ by this much, absolutely and relatively.
+        mistakes: what to say → the wrong function that it is said about.
+        tolerance: how much numbers may differ, absolutely and relatively.
     """
 
     right: Callable
@@ -38,7 +38,7 @@ class Exercise:
 
 
 def check(answer: Callable) -> None:
-    """Print what is to be said about the answer to an exercise; `answer` is the function exercise_1_2 or the like.
+    """Print the verdict on an answer to an exercise; `answer` is a function named like exercise_1_2.
 
     Errors inside the answer are reported, not raised.
 
@@ -89,12 +89,12 @@ def verdict(answer: Callable, exercise: Exercise) -> str:
 
 
 def copies(arguments: tuple) -> tuple:
-    """The arguments, so that an answer which changes them in place spoils nothing."""
+    """A copy of the arguments, so that an answer that changes them in place does no harm."""
     return tuple(value.clone() if isinstance(value, Tensor) else copy.deepcopy(value) for value in arguments)
 
 
 def is_stub(answer: Callable) -> bool:
-    """Whether a function still does nothing, as it was."""
+    """Whether a function is still the stub that does nothing."""
     def stub():
         ...
 
@@ -103,7 +103,7 @@ def is_stub(answer: Callable) -> bool:
 
 
 def same(one, other, tolerance: float) -> bool:
-    """Whether two answers are equal: numbers, arrays, words, or lists of them."""
+    """Whether two results are equal: numbers, arrays, words, or lists of them."""
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(same(a, b, tolerance) for a, b in zip(one, other))
     if isinstance(one, (str, bool)) or isinstance(other, (str, bool)):
@@ -120,7 +120,7 @@ def to_numbers(value) -> np.ndarray:
 
 
 def describe(given, expected) -> str:
-    """What to say of an answer that is wrong in a way which nobody foresaw."""
+    """What to say about an answer that is wrong in a way that nobody foresaw."""
     if given is None or given is Ellipsis:
         return "In one of the cases it returned nothing."
     shapes = [tuple(value.shape) if isinstance(value, (Tensor, np.ndarray)) else None for value in (given, expected)]

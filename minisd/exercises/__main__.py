@@ -1,4 +1,4 @@
-"""python -m minisd.exercises FOLDER: which exercises are right in notebooks that were handed in."""
+"""python -m minisd.exercises FOLDER: which answers are right in the notebooks that were handed in."""
 
 import sys
 

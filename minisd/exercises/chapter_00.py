@@ -1,4 +1,4 @@
-"""Checks of notebook 00, first picture."""
+"""Checks for notebook 00, first picture."""
 
 from minisd.exercises import Exercise
 

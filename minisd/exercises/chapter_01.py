@@ -1,4 +1,4 @@
-"""Checks of notebook 01, noise."""
+"""Checks for notebook 01, noise."""
 
 import torch
 from torch import Tensor

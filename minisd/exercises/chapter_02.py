@@ -1,4 +1,4 @@
-"""Checks of notebook 02, DDPM."""
+"""Checks for notebook 02, DDPM."""
 
 from itertools import pairwise
 
@@ -52,7 +52,7 @@ def noise_cases() -> list[tuple]:
 
 
 def vote(x_t: Tensor, data: Tensor, a: float, scaled: bool = True, half: bool = True, root: bool = False) -> Tensor:
-    """The best guess of x0."""
+    """The best estimate of x0."""
     distances = (x_t - (a**0.5 if scaled else 1) * data).square().sum(dim=1)
     return (-(distances.sqrt() if root else distances) / ((2 if half else 1) * (1 - a))).softmax(dim=0) @ data
 
@@ -71,7 +71,7 @@ def sampler_cases() -> list[tuple]:
     alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), dim=0)
 
     def predict(x, t):
-        """Right for data whose numbers are all -1 or 1."""
+        """The perfect denoiser for data whose numbers are all -1 or 1."""
         a = alphas_cumprod[t]
         return (x - a.sqrt() * (a.sqrt() * x / (1 - a)).tanh()) / (1 - a).sqrt()
 
@@ -81,7 +81,7 @@ def sampler_cases() -> list[tuple]:
 
 def sampler(predict, alphas_cumprod, times, dice, spread=lambda now, before: variance(now, before) ** 0.5,
             start: int = 1, ask_late: bool = False):
-    """`spread`: what the dice are multiplied by; `start`: which of them belongs to the first step."""
+    """`spread`: the factor on the random numbers; `start`: the index of the first step's."""
     x = dice[0]
     for k, t in enumerate(times):
         last = k + 1 == len(times)

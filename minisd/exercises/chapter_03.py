@@ -1,4 +1,4 @@
-"""Checks of notebook 03, samplers."""
+"""Checks for notebook 03, samplers."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ def ddim_cases() -> list[tuple]:
 
 
 def ddim(x_t, noise, fresh, now, before, eta, old=None, dice=None):
-    """`old` and `dice`: the weights of old and fresh noise, if they are to be wrong."""
+    """`old` and `dice`: wrong weights for the old and the fresh noise."""
     variance = eta**2 * posterior_variance(now, before)
     x0 = (x_t - (1 - now) ** 0.5 * noise) / now**0.5
     old = (1 - before - variance) ** 0.5 if old is None else old
@@ -50,7 +50,7 @@ def karras(sigma_max, sigma_min, steps, rho=7.0):
 
 def midpoint_cases() -> list[tuple]:
     def slope(x, sigma):
-        """That of a perfect denoiser of data whose numbers are all -1 or 1."""
+        """The slope of a perfect denoiser for data whose numbers are all -1 or 1."""
         return (x - torch.tanh(x / sigma**2)) / sigma
 
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def midpoint(slope, x, sigmas):
 
 
 def midpoint_from_middle(slope, x, sigmas, rest):
-    """Goes on from the middle, by `rest` of a step."""
+    """Continues from the midpoint, by the fraction `rest` of a step."""
     for now, after in pairwise(sigmas):
         x = x + (after - now) / 2 * slope(x, now)
         x = x + rest * (after - now) * slope(x, (now + after) / 2)
@@ -73,7 +73,7 @@ def midpoint_from_middle(slope, x, sigmas, rest):
 
 
 def two_looks(slope, x, sigmas, look):
-    """Steps with the direction that look(slope, x, now, after) says."""
+    """Steps in the direction that look(slope, x, now, after) returns."""
     for now, after in pairwise(sigmas):
         x = x + (after - now) * look(slope, x, now, after)
     return x

@@ -1,4 +1,4 @@
-"""Checks of notebook 04, the VAE."""
+"""Checks for notebook 04, the VAE."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Checks of notebook 05, text."""
+"""Checks for notebook 05, text."""
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ def merged_once(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]
 
 
 def overlapping(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
-    """A b that was merged already is merged again with what follows it."""
+    """Merges a symbol again, with the one after it, although it was already merged with the one before."""
     made, used = [], set()
     for i, one in enumerate(ids):
         if tuple(ids[i: i + 2]) == tuple(pair):
@@ -91,7 +91,7 @@ def down_the_columns(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def couples() -> list[tuple]:
-    """Texts and pictures that go together more or less well, of very different lengths."""
+    """Vectors of texts and pictures, of very different lengths, that match more or less well."""
     generator, made = torch.Generator().manual_seed(1), []
     for count, noise in ((40, 0.6), (30, 0.9)):
         text = torch.randn(count, 8, generator=generator)

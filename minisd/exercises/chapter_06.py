@@ -1,4 +1,4 @@
-"""Checks of notebook 06, the U-Net."""
+"""Checks for notebook 06, the U-Net."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from minisd.unet import sinusoidal_embedding
 
 
 def clock(t: Tensor, channels: int, spread: int | None = None, base: float = 10_000) -> Tensor:
-    """The sinusoids; spread: by what the exponents are divided."""
+    """The sinusoids; spread: the divisor of the exponents."""
     half = channels // 2
     angles = t[:, None].float() * base ** (-torch.arange(half) / (spread or half))
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -21,7 +21,7 @@ def interleaved(t: Tensor, channels: int) -> Tensor:
 
 
 def skip_channels(widths: tuple[int, ...], layers: int, first: bool = True, halved: int = -1) -> list[int]:
-    """first: is conv_in counted? halved: how many levels have a skip after their halving; -1: all but the last."""
+    """first: whether conv_in is counted; halved: levels with a skip after downsampling; -1: all but the last."""
     halved = len(widths) - 1 if halved < 0 else halved
     skips = [widths[0]] if first else []
     for i, width in enumerate(widths):
@@ -30,14 +30,14 @@ def skip_channels(widths: tuple[int, ...], layers: int, first: bool = True, halv
 
 
 def attend(pixels, words, to_q, to_k, to_v, *, axis: int | None = -1, power: float = 0.5):
-    """axis: over what the softmax goes; None: there is none. power: of d, by which the scores are divided."""
+    """axis: of the softmax; None for no softmax. power: the scores are divided by d to this power."""
     q, k, v = pixels @ to_q, words @ to_k, words @ to_v
     scores = q @ k.transpose(1, 2) / q.shape[-1] ** power
     return (scores if axis is None else scores.softmax(dim=axis)) @ v
 
 
 def words_ask(pixels, words, to_q, to_k, to_v):
-    """Queries and answers the wrong way round."""
+    """The words ask and the pixels answer: the wrong way round."""
     q, k = pixels @ to_q, words @ to_k
     return (k @ q.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1) @ q
 
@@ -52,7 +52,7 @@ def attention_cases() -> list[tuple]:
 def residual_cases() -> list[tuple]:
     generator = torch.Generator().manual_seed(0)
     cases = []
-    for channels in (8, 12):  # with a shortcut that is nothing, and with one that is a convolution
+    for channels in (8, 12):  # one with an identity shortcut, and one with a convolution
         with torch.random.fork_rng(devices=[]):
             block = ResidualBlock(8, channels, groups=4, eps=1e-5, time_channels=16).requires_grad_(False)
         for p in block.parameters():
@@ -63,7 +63,7 @@ def residual_cases() -> list[tuple]:
 
 
 def residual(block, x, time, *, bend=F.silu, where: str = "between", add: bool = True):
-    """The block from its parts; where: when the time is added."""
+    """The block from its parts; where: at which point the time is added."""
     shift = block.time_emb_proj(bend(time))[:, :, None, None]
     h = block.conv1(F.silu(block.norm1(x)))
     h = h + shift if where == "between" else h

@@ -1,4 +1,4 @@
-"""Checks of notebook 07, training."""
+"""Checks for notebook 07, training."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Checks of notebook 08, guidance."""
+"""Checks for notebook 08, guidance."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Checks of notebook 09, image-to-image."""
+"""Checks for notebook 09, image-to-image."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Checks of notebook 10, inpainting."""
+"""Checks for notebook 10, inpainting."""
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ def soft_cases() -> list[tuple]:
     generator = torch.Generator().manual_seed(4)
     painted, original = torch.rand(2, 2, 3, 16, 16, generator=generator) * 2 - 1
     masks = torch.zeros(2, 1, 16, 16)
-    masks[0, :, 4:11, 3:12] = masks[1, :, :, 8:] = 1  # the second reaches the picture's edge
+    masks[0, :, 4:11, 3:12] = masks[1, :, :, 8:] = 1  # the second extends to the picture's edge
     return [(painted, original, masks, radius) for radius in (1, 3)]
 
 

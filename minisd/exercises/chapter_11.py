@@ -1,4 +1,4 @@
-"""Checks of notebook 11, published Stable Diffusion."""
+"""Checks for notebook 11, published Stable Diffusion."""
 
 from minisd.exercises import Exercise
 

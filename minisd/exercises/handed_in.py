@@ -1,11 +1,11 @@
-"""Which exercises are right in notebooks that were handed in: a line for each, then what was said most often.
+"""Which answers are right in notebooks that were handed in: a line for each notebook, then the most frequent comments.
 
     python -m minisd.exercises answers                         all notebooks in the folder and below
     python -m minisd.exercises answers --table answers.csv     and what `check` says of each answer, for a spreadsheet
 
-The notebooks are not run. Only the answers are, each with the imports and functions that stand in its notebook; so a
-class takes a few minutes, and neither stored nor printed words count. Answers that reach for files, the system or the
-solutions are not run, but named. That keeps accidents away; it is no prison for malice.
+The notebooks themselves are not run, only the answers, each with its notebook's imports and functions. So a whole class
+takes a few minutes, and stored or printed text counts for nothing. Answers that reach for files, the system or the
+solutions are reported instead of run. This prevents accidents; it is no prison for malice.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 import minisd.exercises
 from minisd.exercises import find, verdict
 
-SECONDS, STARTING = 60, 600  # for one answer (those of the course take less than one), and for a process to start
+SECONDS, STARTING = 60, 600  # for one answer (the course's own take less than one second), and for a process to start
 MODULES = {"collections", "copy", "dataclasses", "functools", "itertools", "math", "matplotlib", "minisd", "numpy",
            "operator", "random", "re", "regex", "safetensors", "statistics", "torch", "typing"}
 FORBIDDEN = {"__builtins__", "__import__", "breakpoint", "compile", "eval", "exec", "globals", "input", "open"}
@@ -36,7 +36,7 @@ Cell = list[ast.stmt]
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The statements of each code cell; an answer that is not Python becomes one that says so.
+    """The statements of each code cell; an answer that is not valid Python is replaced by one that says so.
 
     Raises:
         ValueError: the file is not a notebook.
@@ -51,7 +51,7 @@ def read_cells(path: Path) -> list[Cell]:
         with contextlib.suppress(SyntaxError, ValueError):
             found.append(ast.parse(source).body)
             continue
-        try:  # once more, without what only a notebook understands: %magic, !shell, help?
+        try:  # again, without what only notebooks understand: %magic, !shell, help?
             found.append(ast.parse(re.sub(r"(?m)^([ \t]*)([%!].*|[\w.]+\?\??[ \t]*)$", r"\1pass", source)).body)
         except (SyntaxError, ValueError) as error:
             names = re.findall(r"(?m)^def (exercise_\d+_\d+)\b", source)
@@ -66,7 +66,7 @@ def exercises_in(cell: Cell) -> list[str]:
 
 
 def reaches_for(cell: Cell) -> str | None:
-    """What stands in the code that no exercise needs: another module, a forbidden name, two underscores."""
+    """Something in the code that no exercise needs: another module, a forbidden name, two underscores."""
     for node in (node for statement in cell for node in ast.walk(statement)):
         names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
         for name in names:
@@ -81,10 +81,10 @@ def reaches_for(cell: Cell) -> str | None:
 
 
 def judge(cells: list[Cell], leave_out: set[str], folder: str, results) -> None:
-    """In a process of its own: send (exercise, "") before each answer, (exercise, what is said) after it, None last."""
+    """Runs in its own process. Sends (exercise, "") before each answer, (exercise, verdict) after it, None last."""
     os.chdir(folder)
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open)
-    minisd.exercises.check = lambda answer: None  # what the notebook imports, so that its cells print nothing
+    minisd.exercises.check = lambda answer: None  # the notebook imports this one, so its own checks print nothing
     scope: dict[str, Any] = {"__name__": "__main__", "check": minisd.exercises.check}
     results.send(("", ""))  # started
     for cell in cells:
@@ -104,14 +104,14 @@ def judge(cells: list[Cell], leave_out: set[str], folder: str, results) -> None:
 
 
 def judge_apart(cells: list[Cell], leave_out: set[str]) -> tuple[dict[str, str], str, str]:
-    """Judge in another process. Returns what is said, the exercise it came to, and what went wrong there."""
+    """Judge in another process. Returns the verdicts, the last exercise that was reached, and what went wrong there."""
     spawn, running = multiprocessing.get_context("spawn"), ""
     said: dict[str, str] = {}
     here, there = spawn.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = spawn.Process(target=judge, args=(cells, leave_out, folder, there), daemon=True)
         process.start()
-        there.close()  # ours; so that the end of the other process is noticed
+        there.close()  # our copy, so that we notice when the other process ends
         try:
             patience = STARTING
             while here.poll(patience):
@@ -130,7 +130,7 @@ def judge_apart(cells: list[Cell], leave_out: set[str]) -> tuple[dict[str, str],
 
 
 def examine(cells: list[Cell]) -> dict[str, str]:
-    """What is said of each exercise of the chapter that the cells are about; empty where they are about none."""
+    """The verdict on each exercise of the chapter that the cells are about; empty if they are about none."""
     answered = [number for cell in cells for number in exercises_in(cell)]
     if not answered:
         return {}
@@ -150,7 +150,7 @@ def examine(cells: list[Cell]) -> dict[str, str]:
         said |= answers
         if not problem:
             return said
-        if running in answers or running not in exercises:  # not in an answer, but in what stands between them
+        if running in answers or running not in exercises:  # not in an answer, but in the code between them
             return said | {number: problem for number in answered if said.get(number) == "not in the notebook"}
         said[running] = problem
         leave_out |= {running, *answers}
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m minisd.exercises", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path, help="notebooks, or folders of them")
-    parser.add_argument("--table", type=Path, help="write a .csv file: notebook, exercise, verdict, what is said")
+    parser.add_argument("--table", type=Path, help="write a .csv file: notebook, exercise, verdict, what `check` says")
     options = parser.parse_args(arguments)
     paths = [path for given in options.paths
              for path in (sorted(given.rglob("*.ipynb")) if given.is_dir() else [given])

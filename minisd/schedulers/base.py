@@ -1,30 +1,45 @@
-"""What all samplers share: the config in and out, the way through the timesteps, noising."""
+"""What all samplers share: first a step and what it calls, then what is prepared before the loop."""
 
-import json
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.files import atomic_folder, read_json
-from minisd.schedulers.config import FIELDS, Config, check_config
-from minisd.schedulers.schedule import make_betas, predictions, spaced_timesteps, zero_terminal_snr
+from minisd.randomness import Generators, randn
+from minisd.schedulers.config import FIELDS, SchedulerConfig, check_config, given_fields, write_config
+from minisd.schedulers.mixture import ALPHA_BAR, Mixture, check_noise
+from minisd.schedulers.schedule import noise_tables
 
 
 class StepOutput(NamedTuple):
-    """What `step` returns: x a step less noisy, and what the network thinks the clean x0 to be; both shaped like x."""
+    """What `step` returns: x a step less noisy, and the clean x0 that the network predicts; both shaped like x."""
 
     prev_sample: Tensor
     pred_original_sample: Tensor
 
 
-class Scheduler:
-    """Base of the samplers, in the spelling x_t = sqrt(ᾱ_t)·x0 + sqrt(1 - ᾱ_t)·ε.
+class Known(NamedTuple):
+    """What is known at the i-th timestep: x, what the network said about it, and the x0 and ε that this implies."""
 
-    A sampler is used as
+    i: int
+    x: Tensor
+    output: Tensor
+    x0: Tensor
+    eps: Tensor
+
+
+Draw = Callable[[], Tensor]  # gives fresh standard normal noise shaped like x
+
+
+class Scheduler(ABC):
+    """Base of the samplers. A sampler says which times it visits (`_plan`), how it writes x (`mixture`) and how it
+    moves from one time to the next (`_move`, by a function that stands first in its file). It is used as
 
         scheduler.set_timesteps(20)
         x = torch.randn(shape) * scheduler.init_noise_sigma
@@ -39,67 +54,107 @@ class Scheduler:
         betas, alphas_cumprod: β_t and ᾱ_t for all training times, float32, (num_train_timesteps,), on the CPU.
         timesteps: what `step` and the network are to be called with, in this order.
         sigmas: σ at the timesteps and after the last one, float32, on the CPU: a loop never waits for a GPU.
-        init_noise_sigma: what pure noise must be multiplied by to begin.
         order: network calls for each of the `num_inference_steps`.
     """
 
     DEFAULTS: dict
-    init_noise_sigma = 1.0
+    mixture: Mixture
     order = 1
+    memory = 0  # how many earlier steps `past` holds
+    num_inference_steps: int | None = None
+    step_index: int | None  # the index of the next step; None before the first
+    begin_index: int | None
+    past: deque[Known]
 
-    def __init__(self, **config):
-        # The name matters: it is the one which diffusers' pipelines replace where they correct an outdated config.
-        self._internal_dict = check_config(type(self).__name__, self.DEFAULTS, config)
-        c = self.config
-        if c.trained_betas is not None:
-            self.betas = torch.tensor(c.trained_betas, dtype=torch.float32)
-        else:
-            self.betas = make_betas(c.beta_schedule, c.beta_start, c.beta_end, c.num_train_timesteps)
-        if self._own("rescale_betas_zero_snr"):
-            self.betas = zero_terminal_snr(self.betas)
-        self.alphas_cumprod = torch.cumprod(1 - self.betas, dim=0)
-        self._visit(np.arange(c.num_train_timesteps)[::-1], self._all_sigmas()[::-1])
-        self.num_inference_steps: int | None = None
+    @abstractmethod
+    def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The times to visit, and their σ with one more: where the last step ends."""
 
-    # --- the config -------------------------------------------------------------------------------------------
+    @abstractmethod
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        """x at the next timestep."""
 
-    @property
-    def config(self) -> Config:
-        return self._internal_dict
+    # --- a step -----------------------------------------------------------------------------------------------
 
-    def _own(self, field: str):
-        """What the config says in a field that not all samplers have; None if this one has not, and only keeps it."""
-        return self.config[field] if field in self.DEFAULTS else None
+    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
+             return_dict: bool = True) -> StepOutput:
+        """From timestep t to the next, in float32 at least.
 
-    @classmethod
-    def from_config(cls, config: dict | str | Path, **changes) -> Self:
-        """From a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
-
-        Fields that only other samplers have are kept, unused, for the next swap; those which another scheduler's
-        config had not been given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
+        Args:
+            model_output: what the network said about scale_model_input(x, t), shaped like x.
+            generator: one, or a list with one for each item of the batch; for the samplers that draw.
+            return_dict: changes nothing; diffusers' pipelines say it.
 
         Raises:
-            FileNotFoundError: no such file in the folder.
-            ValueError: a field that no sampler has, or a value which is not supported.
+            ValueError: before set_timesteps, at a t that is none of the timesteps, or for different shapes.
         """
-        if not isinstance(config, dict):
-            config = read_json(Path(config) / "scheduler_config.json")
-        not_given = config.get("_use_default_values") or []
-        fields = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
-        others = {name: value for name, value in fields.items() if name in FIELDS and name not in cls.DEFAULTS}
-        scheduler = cls(**{name: value for name, value in (fields | changes).items() if name not in others})
-        scheduler._internal_dict |= others
-        return scheduler
+        if model_output.shape != x.shape:
+            raise ValueError(f"model_output has shape {tuple(model_output.shape)} and x {tuple(x.shape)}; "
+                             "they must have the same")
+        i = self._index(t)
+        if self.step_index is not None and i != self.step_index:
+            self._forget()  # not the next timestep: a new run begins here
+        exact = torch.promote_types(x.dtype, torch.float32)
+        output, state = model_output.to(exact), x.to(exact)
+        x0, eps = self._predict(output, state, i)
+        now = Known(i, state, output, x0, eps)
+        prev = self._move(now, lambda: randn(x.shape, generator, x.device, exact))
+        self.past.append(now)
+        self.step_index = i + 1
+        return StepOutput(prev.to(x.dtype), x0.to(x.dtype, copy=True))  # a copy: `past` keeps its own
 
-    def save_config(self, folder: str | Path) -> None:
-        """Write scheduler_config.json; diffusers opens it."""
-        config = {name: value for name, value in self.config.items() if name != "_use_default_values"}
-        with atomic_folder(folder) as new:
-            (new / "scheduler_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """(x0, ε) at step i."""
+        return self.mixture.predictions(self.config["prediction_type"], output, x, self._level(i))
 
-    save_pretrained = save_config
+    def _clipped(self, x0: Tensor) -> Tensor:
+        """x0 within the range of pixels, where the config says so; for samplers that have the field."""
+        span = self.config["clip_sample_range"]
+        return x0.clamp(-span, span) if self.config["clip_sample"] else x0
 
-    # --- the way through the timesteps ------------------------------------------------------------------------
+    def _level(self, i: int) -> Tensor:
+        """The noise level at step i, as the mixture wants it."""
+        return self.alphas_cumprod[self._times[i]] if self.mixture.by_time else self.sigmas[i]
+
+    def _index(self, t: float | Tensor) -> int:
+        """Where t is in `timesteps`.
+
+        Steps are counted, because a timestep may come twice, and because a look at a t on the GPU would wait for
+        the GPU. Only a t that is visibly not the next one is looked up.
+        """
+        if self.num_inference_steps is None:
+            raise ValueError(f"{type(self).__name__}: call set_timesteps(number of steps) before the loop")
+        counted = self.begin_index if self.step_index is None else self.step_index
+        due = counted or 0
+        if due < len(self._times):
+            on_gpu = isinstance(t, Tensor) and t.device.type != "cpu"
+            if (on_gpu and counted is not None) or float(t) == self._times[due]:
+                return due
+        return self._look_up(float(t))
+
+    def _look_up(self, t: float) -> int:
+        places = [i for i, time in enumerate(self._times) if time == t]
+        if not places:
+            listed = ", ".join(f"{time:g}" for time in self._times[:6]) + ", …" * (len(self._times) > 6)
+            raise ValueError(f"t={t:g} is not one of the timesteps, which are {listed}")
+        return places[1] if len(places) > 1 else places[0]  # of two, the one at which a step begins
+
+    def _forget(self) -> None:
+        """Drop what is remembered of earlier steps."""
+        self.past = deque(maxlen=self.memory)
+
+    # --- before the loop: the tables --------------------------------------------------------------------------
+
+    def __init__(self, **config: Any):
+        # The name matters: it is the one which diffusers' pipelines replace where they correct an outdated config.
+        self._internal_dict = c = check_config(type(self).__name__, self.DEFAULTS, config)
+        self.betas, self.alphas_cumprod = noise_tables(c, finite=not self.mixture.by_time)
+        self._visit(np.arange(c.num_train_timesteps)[::-1], np.append(self._all_sigmas()[::-1], 0.0))
+
+    def _all_sigmas(self) -> np.ndarray:
+        """σ at every training time."""
+        with np.errstate(divide="ignore"):  # infinite where nothing but noise is left
+            return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt().numpy()
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Choose the timesteps, and forget an earlier run.
@@ -116,26 +171,13 @@ class Scheduler:
         self._visit(*self._plan(int(steps)), device)
         self.num_inference_steps = int(steps)
 
-    def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """The times to visit, whole numbers, and their σ."""
-        c = self.config
-        times = spaced_timesteps(c.timestep_spacing, steps, c.num_train_timesteps, c.steps_offset)
-        times = times.round().astype(np.int64)
-        return times, self._all_sigmas()[times]
-
-    def _visit(self, times: np.ndarray, sigmas: np.ndarray, device=None) -> None:
+    def _visit(self, times: np.ndarray, sigmas: np.ndarray, device: str | torch.device | None = None) -> None:
         """Lay down the tables of a run."""
         self._times = times.tolist()
         self.timesteps = torch.from_numpy(times.copy()).to(device)
-        last = self._all_sigmas()[0] if self._own("final_sigmas_type") == "sigma_min" else 0.0
-        self.sigmas = torch.from_numpy(np.append(sigmas, last).astype(np.float32))
-        self.step_index: int | None = None  # the index of the next step; None before the first
-        self.begin_index: int | None = None
+        self.sigmas = torch.from_numpy(sigmas.astype(np.float32))
+        self.step_index = self.begin_index = None
         self._forget()
-
-    def _forget(self) -> None:
-        """Drop what a multistep sampler remembers of its earlier steps."""
-        self.history: list[Tensor] = []
 
     def set_begin_index(self, begin_index: int) -> None:
         """Say that the run begins at `timesteps[begin_index]`, as image-to-image does."""
@@ -143,96 +185,77 @@ class Scheduler:
             raise ValueError(f"begin_index={begin_index!r}; it must be from 0 to {len(self._times) - 1}")
         self.begin_index = begin_index
 
-    def _index(self, t: float | Tensor) -> int:
-        """Where t is in `timesteps`.
+    # --- x going in: scaled, and noised -----------------------------------------------------------------------
 
-        Steps are counted, because a timestep may come twice, and because a look at a t on the GPU would wait for
-        the GPU. Only a t that is visibly not the next one is looked up (the second, where it comes twice).
+    @property
+    def init_noise_sigma(self) -> float:
+        """What standard normal noise must be multiplied by to begin."""
+        if not self.mixture.rescaled:
+            return 1.0
+        largest = self.sigmas.max().item()
+        return (largest**2 + 1) ** 0.5 if self.config.timestep_spacing == "leading" else largest
+
+    def scale_model_input(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """What the network is to see of x at timestep t."""
+        return self.mixture.network_input(x, self._level(self._index(t))) if self.mixture.rescaled else x
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
+        """x0 with noise in it, as this sampler writes x.
+
+        Args:
+            t: one time, or one for each item. A whole training time; or, where the sampler counts in σ and
+                set_timesteps was called, one of `timesteps`.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(f"{type(self).__name__}: call set_timesteps(number of steps) before the loop")
-        counted = self.begin_index if self.step_index is None else self.step_index
-        due = counted or 0
-        if due < len(self._times):
-            on_gpu = isinstance(t, Tensor) and t.device.type != "cpu"
-            if (on_gpu and counted is not None) or float(t) == self._times[due]:
-                return due
-        return self._look_up(float(t))
-
-    def _look_up(self, t: float) -> int:
-        places = [i for i, time in enumerate(self._times) if time == t]
-        if not places:
-            listed = ", ".join(f"{time:g}" for time in self._times[:6])
-            raise ValueError(f"t={t:g} is not one of the timesteps, which are {listed}"
-                             + (", …" if len(self._times) > 6 else ""))
-        return places[:2][-1]
-
-    def _begin_step(self, model_output: Tensor, t: float | Tensor, x: Tensor) -> tuple[int, Tensor, Tensor]:
-        """Check; the step's index, and the two tensors in float32 at least."""
-        if model_output.shape != x.shape:
-            raise ValueError(f"model_output has shape {tuple(model_output.shape)} and x {tuple(x.shape)}; "
-                             "they must have the same")
-        i = self._index(t)
-        if self.step_index is not None and i != self.step_index:
-            self._forget()  # not the next timestep: a new run begins here
-        self.step_index = i
-        exact = torch.promote_types(x.dtype, torch.float32)
-        return i, model_output.to(exact), x.to(exact)
-
-    def _end_step(self, prev: Tensor, x0: Tensor, dtype: torch.dtype) -> StepOutput:
-        self.step_index += 1
-        return StepOutput(prev.to(dtype), x0.to(dtype, copy=True))  # a copy: a sampler may remember its own
-
-    # --- noise ------------------------------------------------------------------------------------------------
-
-    def _all_sigmas(self) -> np.ndarray:
-        """σ at every training time."""
-        with np.errstate(divide="ignore"):  # infinite where nothing but noise is left
-            return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt().numpy()
-
-    def scale_model_input(self, x: Tensor, t: float | Tensor | None = None) -> Tensor:
-        """What the network is to see; here x itself."""
-        return x
-
-    def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """(x0, ε) at step i; x0 clipped where the config says so."""
-        c = self.config
-        alpha_cumprod = self.alphas_cumprod[self._times[i]]
-        x0, eps = predictions(c.prediction_type, output, x, alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5)
-        if self._own("clip_sample"):
-            x0 = x0.clamp(-c.clip_sample_range, c.clip_sample_range)
-        return x0, eps
-
-    def add_noise(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """x_t = sqrt(ᾱ_t)·x0 + sqrt(1 - ᾱ_t)·noise; t from 0 to num_train_timesteps - 1, one or one for each item."""
-        alpha, sigma = self._mixture(x0, noise, t)
-        return alpha * x0 + sigma * noise
+        check_noise(x0, noise, t)
+        return self.mixture.add_noise(x0, noise, self._alpha_bars(t) if self.mixture.by_time else self._sigmas(t))
 
     def get_velocity(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """What a network with v_prediction learns: v = sqrt(ᾱ_t)·noise - sqrt(1 - ᾱ_t)·x0."""
-        alpha, sigma = self._mixture(x0, noise, t)
-        return alpha * noise - sigma * x0
-
-    def _mixture(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(ᾱ_t) and sqrt(1 - ᾱ_t), (B, 1, …), at training times t."""
+        """What a network with v_prediction learns at training time t: v = sqrt(ᾱ_t)·noise - sqrt(1 - ᾱ_t)·x0."""
         check_noise(x0, noise, t)
+        return ALPHA_BAR.velocity(x0, noise, self._alpha_bars(t))
+
+    def _alpha_bars(self, t: float | Tensor) -> Tensor:
+        """ᾱ at whole training times, (B,)."""
         t = torch.as_tensor(t).reshape(-1)
         last = self.config.num_train_timesteps - 1
         if t.device.type == "cpu" and (t.min() < 0 or t.max() > last or (t != t.long()).any()):
             raise ValueError(f"t={t.tolist()}; times of training are whole numbers from 0 to {last}")
-        alphas_cumprod = self.alphas_cumprod.to(t.device, non_blocking=True)[t.long()]
-        return column(alphas_cumprod.sqrt(), x0), column((1 - alphas_cumprod).sqrt(), x0)
+        return self.alphas_cumprod.to(t.device, non_blocking=True)[t.long()]
 
+    def _sigmas(self, t: float | Tensor) -> Tensor:
+        """σ at timesteps, (B,)."""
+        t = torch.as_tensor(t).reshape(-1)
+        if self.num_inference_steps is None:
+            indices = [self._look_up(time) for time in t.tolist()]
+        elif t.device.type != "cpu" and None not in (self.begin_index, self.step_index):
+            indices = [self._index(t[0])]  # in a loop: all items are at the same step
+        else:
+            indices = [self._index(time) for time in t.tolist()]
+        return self.sigmas[indices]
 
-def check_noise(x0: Tensor, noise: Tensor, t: float | Tensor) -> None:
-    if noise.shape != x0.shape:
-        raise ValueError(f"noise has shape {tuple(noise.shape)} and x0 {tuple(x0.shape)}; they must have the same")
-    if isinstance(t, Tensor) and t.numel() not in (1, len(x0)):
-        raise ValueError(f"t: {t.numel()} times for a batch of {len(x0)}; give one, or one for each item")
+    # --- the config in and out --------------------------------------------------------------------------------
 
+    @property
+    def config(self) -> SchedulerConfig:
+        return self._internal_dict
 
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) → (B, 1, 1, …), with the device and dtype of `like`; a single value as a scalar, which needs no copying."""
-    if len(values) == 1:
-        return values[0].to(like.dtype)
-    return values.reshape(-1, *[1] * (like.ndim - 1)).to(like.device, like.dtype)
+    @classmethod
+    def from_config(cls, config: dict | str | Path, **changes: Any) -> Self:
+        """From a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
+
+        Fields that only other samplers have are kept, unused, for the next swap; those which another scheduler had
+        not been given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
+
+        Raises:
+            FileNotFoundError: no such file in the folder.
+            ValueError: a field that no sampler has, or a value which is not supported.
+        """
+        given = given_fields(config)
+        others = {name: value for name, value in given.items() if name in FIELDS and name not in cls.DEFAULTS}
+        scheduler = cls(**{name: value for name, value in given.items() if name not in others} | changes)
+        scheduler._internal_dict |= others
+        return scheduler
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write scheduler_config.json; diffusers opens it."""
+        write_config(self.config, folder)

@@ -1,10 +1,15 @@
-"""The fields of a scheduler_config.json, and what they may say."""
+"""The fields of a scheduler_config.json: what they may say, and the file in and out."""
 
+import json
 from math import inf
 from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from minisd.files import atomic_folder, read_json
 
 # Every field of a published scheduler_config.json, and its supported values (None: a number, or free).
-FIELDS = {
+FIELDS: dict[str, tuple | None] = {
     "num_train_timesteps": None, "beta_start": None, "beta_end": None, "trained_betas": None, "steps_offset": None,
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"), "rescale_betas_zero_snr": (False, True),
     "prediction_type": ("epsilon", "v_prediction", "sample"), "timestep_spacing": ("leading", "linspace", "trailing"),
@@ -23,42 +28,63 @@ COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "
           "trained_betas": None, "prediction_type": "epsilon", "steps_offset": 0}
 
 
-class Config(dict):
-    """A dict whose fields can also be read as attributes."""
+class SchedulerConfig(dict):
+    """The fields of a sampler, which can also be read as attributes; and those which only other samplers have."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name not in self:
             raise AttributeError(f"the config has no field {name!r}; it has {', '.join(self)}")
         return self[name]
 
 
-def check_config(name: str, defaults: dict, given: dict) -> Config:
+def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
     """Fill in the defaults, and check the fields one by one."""
     for field, value in given.items():
         if field not in defaults:
-            hint = "; it is another sampler's, from_config drops it" if field in FIELDS else ""
+            hint = "; it is another sampler's, for which from_config would keep it" if field in FIELDS else ""
             raise ValueError(f"{name}: unknown field {field!r} (value {value!r}){hint}; known are "
                              + ", ".join(defaults))
-        if FIELDS[field] is not None and value not in FIELDS[field]:
-            supported = " or ".join(repr(v) for v in FIELDS[field])
+        values = FIELDS[field]
+        if values is not None and value not in values:
+            supported = " or ".join(repr(v) for v in values)
             raise ValueError(f"{name}: {field}={value!r} is not supported; it must be {supported}")
-    config = Config(defaults | given)
+    config = SchedulerConfig(defaults | given)
     for field, least, most in (("num_train_timesteps", 2, 100_000), ("steps_offset", 0, 100_000)):
         if type(config[field]) is not int or not least <= config[field] <= most:
             raise ValueError(f"{name}: {field}={config[field]!r}; it must be a whole number from {least} to {most}")
     betas = config.trained_betas
     if betas is not None:
-        if not isinstance(betas, (list, tuple)) or not all(isinstance(beta, Real) and 0 < beta < 1 for beta in betas):
+        if not isinstance(betas, (list, tuple)) or not all(is_fraction(beta) for beta in betas):
             raise ValueError(f"{name}: trained_betas must be a list of numbers between 0 and 1")
         config["trained_betas"] = [float(beta) for beta in betas]
         if len(config.trained_betas) != config.num_train_timesteps:
             raise ValueError(f"{name}: trained_betas has {len(config.trained_betas)} values; it must have as many as "
                              f"num_train_timesteps, {config.num_train_timesteps}")
-    if not all(isinstance(beta, Real) and 0 < beta < 1 for beta in (config.beta_start, config.beta_end)):
+    if not (is_fraction(config.beta_start) and is_fraction(config.beta_end)):
         raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
                          "between 0 and 1")
     span = config.get("clip_sample_range", 1.0)
-    if not isinstance(span, Real) or not span > 0:
+    if not isinstance(span, Real) or not float(span) > 0:
         raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0")
     config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
     return config
+
+
+def is_fraction(value: object) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < 1
+
+
+def given_fields(config: dict | str | Path) -> dict:
+    """What a dict, another scheduler's config or a folder with a scheduler_config.json really says: neither remarks,
+    nor fields that had not been given and hold another sampler's defaults."""
+    if not isinstance(config, dict):
+        config = read_json(Path(config) / "scheduler_config.json")
+    not_given = config.get("_use_default_values") or []
+    return {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
+
+
+def write_config(config: dict, folder: str | Path) -> None:
+    """Write scheduler_config.json, in which diffusers' class of the same name finds its fields."""
+    fields = {name: value for name, value in config.items() if name != "_use_default_values"}
+    with atomic_folder(folder) as new:
+        (new / "scheduler_config.json").write_text(json.dumps(fields, indent=2) + "\n")

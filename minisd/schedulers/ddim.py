@@ -1,15 +1,38 @@
 """DDIM: jump to the predicted clean picture, then back to the noise level of the next timestep."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.randomness import Generators, randn
-from minisd.schedulers.base import Scheduler, StepOutput
+from minisd.randomness import Generators
+from minisd.schedulers.base import Draw, Known, Scheduler, StepOutput
 from minisd.schedulers.config import COMMON
+from minisd.schedulers.mixture import ALPHA_BAR
+from minisd.schedulers.schedule import plan_whole
+
+
+def ddim_step(x0: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor, eta: float = 0.0,
+              noise: Tensor | float = 0.0) -> Tensor:
+    """x at the next timestep: deterministic for eta = 0, as random as DDPM for eta = 1.
+
+    Song et al. 2020, "Denoising Diffusion Implicit Models", whose α is ᾱ here:
+
+        here              in the paper
+        x0                f_θ(x_t), "predicted x_0"
+        eps               ε_θ(x_t)
+        alpha_bar         α_t, or α at τ_i
+        alpha_bar_next    α_{t-1}, or α at τ_{i-1}
+        eta               η
+        noise             ε_t; heeded if eta > 0
+        sigma             σ_t
+    """
+    sigma = eta * ((1 - alpha_bar_next) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_next)) ** 0.5  # equation 16
+    x = alpha_bar_next**0.5 * x0 + (1 - alpha_bar_next - sigma**2) ** 0.5 * eps  # equation 12
+    return x + sigma * noise if eta > 0 else x
 
 
 class DDIMScheduler(Scheduler):
-    """Song et al. 2020, "Denoising Diffusion Implicit Models": deterministic for eta = 0, DDPM-like for eta = 1.
+    """DDIM's steps; one network call per step.
 
     `set_alpha_to_one`: whether the last step ends without any noise (ᾱ = 1), or, as Stable Diffusion has it, with
     that of training time 0.
@@ -20,37 +43,38 @@ class DDIMScheduler(Scheduler):
         "thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,
         "rescale_betas_zero_snr": False,
     }
+    mixture = ALPHA_BAR
+    eta = 0.0  # that of the present step
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None, eta: float = 0.0,
-             return_dict: bool = True) -> StepOutput:
-        """One step from timestep t to the next, s (equations 12 and 16):
-
-            x_s = sqrt(ᾱ_s)·x0 + sqrt(1 - ᾱ_s - σ²)·ε + σ·z      z ~ N(0, 1)
-            σ = eta·sqrt((1 - ᾱ_s)/(1 - ᾱ_t))·sqrt(1 - ᾱ_t/ᾱ_s)
+    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
+             return_dict: bool = True, eta: float = 0.0) -> StepOutput:
+        """As every sampler's.
 
         Args:
-            model_output: what the network said about x at timestep t, shaped like x.
-            generator: one, or a list with one for each item of the batch; used if eta > 0.
-            eta: how much of each step's noise is fresh, 0 to 1.
+            eta: how much of a step's noise is fresh, 0 to 1.
 
         Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, for different shapes, or an eta
-                out of range.
+            ValueError: an eta out of range, and as every sampler's.
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"eta={eta!r}; it must be from 0 (deterministic) to 1")
-        i, output, x_t = self._begin_step(model_output, t, x)
-        x0, eps = self._predict(output, x_t, i)
-        alpha_bar_t = self.alphas_cumprod[self._times[i]]
-        # As in diffusers, s is reckoned from the spacing, also where rounding puts the next timestep one beside it.
-        s = self._times[i] - self.config.num_train_timesteps // self.num_inference_steps
-        alpha_bar_s = self.alphas_cumprod[s] if s >= 0 else self._final_alpha_bar()
-        sigma = eta * ((1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s)) ** 0.5
+        self.eta = eta
+        return super().step(model_output, t, x, generator)
 
-        prev = alpha_bar_s**0.5 * x0 + (1 - alpha_bar_s - sigma**2) ** 0.5 * eps
-        if eta > 0:
-            prev = prev + sigma * randn(x.shape, generator, x.device, x_t.dtype)
-        return self._end_step(prev, x0, x.dtype)
+    def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        return plan_whole(self.config, steps, self._all_sigmas())
+
+    def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        x0, eps = super()._predict(output, x, i)
+        return self._clipped(x0), eps
+
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        # As in diffusers, the next time is computed from the spacing, even where rounding puts the next timestep
+        # beside it.
+        t_next = self._times[now.i] - self.config["num_train_timesteps"] // self.num_inference_steps
+        alpha_bar_next = self.alphas_cumprod[t_next] if t_next >= 0 else self._final_alpha_bar()
+        noise = draw() if self.eta > 0 else 0.0
+        return ddim_step(now.x0, now.eps, self._level(now.i), alpha_bar_next, self.eta, noise)
 
     def _final_alpha_bar(self) -> Tensor:
-        return torch.tensor(1.0) if self.config.set_alpha_to_one else self.alphas_cumprod[0]
+        return torch.tensor(1.0) if self.config["set_alpha_to_one"] else self.alphas_cumprod[0]

@@ -1,51 +1,59 @@
 """DDPM: step back through the noise that training added, adding a little fresh noise at every step."""
 
+import numpy as np
 from torch import Tensor
 
-from minisd.randomness import Generators, randn
-from minisd.schedulers.base import Scheduler, StepOutput
+from minisd.schedulers.base import Draw, Known, Scheduler
 from minisd.schedulers.config import COMMON
+from minisd.schedulers.mixture import ALPHA_BAR
+from minisd.schedulers.schedule import plan_whole
+
+
+def ddpm_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor, noise: Tensor | None,
+              variance_type: str = "fixed_small") -> Tensor:
+    """A draw from the posterior q(x_{t-1} | x_t, x_0), with the predicted x_0.
+
+    Ho et al. 2020, "Denoising Diffusion Probabilistic Models", for steps of any length:
+
+        here              in the paper
+        x, x0             x_t, x_0
+        alpha_bar         ᾱ_t
+        alpha_bar_next    ᾱ_{t-1}
+        alpha, beta       α_t, β_t
+        noise             z in algorithm 2; None for z = 0
+        variance          σ_t² in algorithm 2: β̃_t ("fixed_small", right if the data were a point) or β_t
+                          ("fixed_large", right if they were standard normal)
+    """
+    alpha = alpha_bar / alpha_bar_next
+    beta = 1 - alpha
+    mean = (alpha_bar_next**0.5 * beta / (1 - alpha_bar) * x0
+            + alpha**0.5 * (1 - alpha_bar_next) / (1 - alpha_bar) * x)  # equation 7
+    if noise is None:
+        return mean
+    variance = beta if variance_type == "fixed_large" else (1 - alpha_bar_next) / (1 - alpha_bar) * beta  # equation 7
+    return mean + variance**0.5 * noise  # algorithm 2, line 4
 
 
 class DDPMScheduler(Scheduler):
-    """Ancestral sampling of Ho et al. 2020, "Denoising Diffusion Probabilistic Models", algorithm 2.
-
-    It is random, and wants many steps. `variance_type` is how much noise a step adds: "fixed_small" (β̃, right if the
-    data were a point) or "fixed_large" (β, right if they were standard normal).
-    """
+    """Ancestral sampling: random, and in need of many steps; one network call per step."""
 
     DEFAULTS = COMMON | {
         "timestep_spacing": "leading", "variance_type": "fixed_small", "clip_sample": True, "clip_sample_range": 1.0,
         "thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,
         "rescale_betas_zero_snr": False,
     }
+    mixture = ALPHA_BAR
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None,
-             return_dict: bool = True) -> StepOutput:
-        """One step from timestep t to the next, s. With α = ᾱ_t/ᾱ_s, β = 1 - α (equations 6 and 7):
+    def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        return plan_whole(self.config, steps, self._all_sigmas())
 
-            x_s = sqrt(ᾱ_s)·β/(1 - ᾱ_t)·x0 + sqrt(α)·(1 - ᾱ_s)/(1 - ᾱ_t)·x_t + sqrt(β̃)·z      z ~ N(0, 1)
-            β̃ = (1 - ᾱ_s)/(1 - ᾱ_t)·β
+    def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        x0, eps = super()._predict(output, x, i)
+        return self._clipped(x0), eps
 
-        Args:
-            model_output: what the network said about x at timestep t, shaped like x.
-            generator: one, or a list with one for each item of the batch.
-
-        Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, or for different shapes.
-        """
-        i, output, x_t = self._begin_step(model_output, t, x)
-        x0, _ = self._predict(output, x_t, i)
-        alpha_bar_t = self.alphas_cumprod[self._times[i]]
-        last = i + 1 == len(self._times)
-        alpha_bar_s = self.alphas_cumprod[self._times[i + 1]] if not last else alpha_bar_t.new_ones(())
-        alpha = alpha_bar_t / alpha_bar_s
-        beta = 1 - alpha
-
-        prev = (alpha_bar_s**0.5 * beta / (1 - alpha_bar_t) * x0
-                + alpha**0.5 * (1 - alpha_bar_s) / (1 - alpha_bar_t) * x_t)
-        if self._times[i] > 0:
-            small = (1 - alpha_bar_s) / (1 - alpha_bar_t) * beta
-            variance = beta if self.config.variance_type == "fixed_large" else small
-            prev = prev + variance**0.5 * randn(x.shape, generator, x.device, x_t.dtype)
-        return self._end_step(prev, x0, x.dtype)
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        alpha_bar = self._level(now.i)
+        last = now.i + 1 == len(self._times)
+        alpha_bar_next = alpha_bar.new_ones(()) if last else self._level(now.i + 1)
+        noise = draw() if self._times[now.i] > 0 else None
+        return ddpm_step(now.x, now.x0, alpha_bar, alpha_bar_next, noise, self.config["variance_type"])

@@ -1,37 +1,43 @@
 """Euler: the plainest way to solve an ODE. Follow the slope here all the way to the next σ."""
 
+import numpy as np
 from torch import Tensor
 
-from minisd.randomness import Generators
-from minisd.schedulers.base import StepOutput
+from minisd.schedulers.base import Draw, Known, Scheduler
 from minisd.schedulers.config import COMMON
-from minisd.schedulers.sigma import SigmaScheduler
+from minisd.schedulers.mixture import ADDED_NOISE
+from minisd.schedulers.schedule import plan_between
 
 
-class EulerDiscreteScheduler(SigmaScheduler):
-    """Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", algorithm 1 without
-    its second-order correction; deterministic."""
+def euler_step(x: Tensor, eps: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Along the slope dx/dσ = ε from σ to the next σ; deterministic.
+
+    Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", algorithm 1 without its
+    correction (lines 6 to 8), with σ(t) = t and s(t) = 1:
+
+        here          in the paper
+        x             x_i
+        eps           d_i
+        sigma         t_i
+        sigma_next    t_{i+1}
+    """
+    return x + (sigma_next - sigma) * eps  # line 5
+
+
+class EulerDiscreteScheduler(Scheduler):
+    """Euler's method for x = x0 + σ·ε; one network call per step."""
 
     DEFAULTS = COMMON | {
         "timestep_spacing": "linspace", "use_karras_sigmas": False, "use_exponential_sigmas": False,
         "use_beta_sigmas": False, "interpolation_type": "linear", "timestep_type": "discrete", "sigma_min": None,
         "sigma_max": None, "final_sigmas_type": "zero", "rescale_betas_zero_snr": False,
     }
+    mixture = ADDED_NOISE
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
-             return_dict: bool = True) -> StepOutput:
-        """One step along the slope dx/dσ = ε:
+    def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        sigmas = self._all_sigmas()
+        end = sigmas[0] if self.config["final_sigmas_type"] == "sigma_min" else 0.0
+        return plan_between(self.config, steps, sigmas, self.config["use_karras_sigmas"], end)
 
-            x_{i+1} = x_i + (σ_{i+1} - σ_i)·ε
-
-        Args:
-            model_output: what the network said about scale_model_input(x, t), shaped like x.
-            generator: not used.
-
-        Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, or for different shapes.
-        """
-        i, output, x_t = self._begin_step(model_output, t, x)
-        x0, eps = self._predict(output, x_t, i)
-        prev = x_t + (self.sigmas[i + 1] - self.sigmas[i]) * eps
-        return self._end_step(prev, x0, x.dtype)
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        return euler_step(now.x, now.eps, self.sigmas[now.i], self.sigmas[now.i + 1])

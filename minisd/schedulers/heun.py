@@ -3,53 +3,58 @@
 import numpy as np
 from torch import Tensor
 
-from minisd.randomness import Generators
-from minisd.schedulers.base import StepOutput
+from minisd.schedulers.base import Draw, Known, Scheduler
 from minisd.schedulers.config import COMMON
-from minisd.schedulers.sigma import SigmaScheduler
+from minisd.schedulers.euler import euler_step
+from minisd.schedulers.mixture import ADDED_NOISE
+from minisd.schedulers.schedule import plan_between
 
 
-class HeunDiscreteScheduler(SigmaScheduler):
-    """Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", algorithm 1;
-    deterministic, two network calls a step (so every timestep but the first comes twice)."""
+def heun_step(x: Tensor, eps: Tensor, eps_next: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Along the mean of the slopes dx/dσ = ε at the step's beginning and at the end of an Euler step; deterministic.
+
+    Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", algorithm 1, with
+    σ(t) = t and s(t) = 1:
+
+        here          in the paper
+        x             x_i
+        eps           d_i
+        eps_next      d'_i, the slope at x_i + (t_{i+1} - t_i)·d_i
+        sigma         t_i
+        sigma_next    t_{i+1}
+    """
+    return x + (sigma_next - sigma) * (eps + eps_next) / 2  # line 8
+
+
+class HeunDiscreteScheduler(Scheduler):
+    """Two network calls per step, so that every timestep but the first comes twice: an Euler step (line 5) leads to
+    where the second slope is asked for. The last step, to σ = 0, is only an Euler step (line 6)."""
 
     DEFAULTS = COMMON | {
         "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "linspace", "clip_sample": False,
         "clip_sample_range": 1.0, "use_karras_sigmas": False, "use_exponential_sigmas": False,
         "use_beta_sigmas": False,
     }
+    mixture = ADDED_NOISE
     order = 2
+    memory = 1
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        times, sigmas = super()._plan(steps)
-        return np.repeat(times, 2)[1:], np.repeat(sigmas, 2)[1:]  # t0 t1 t1 t2 t2 …
+        times, sigmas = plan_between(self.config, steps, self._all_sigmas(), self.config["use_karras_sigmas"])
+        return np.repeat(times, 2)[1:], np.append(np.repeat(sigmas[:-1], 2)[1:], sigmas[-1])  # t0 t1 t1 t2 t2 …
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
-             return_dict: bool = True) -> StepOutput:
-        """Half a step: first the trial, then the correction, whose slope ε' is that at the trial's end:
+    def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        x0, eps = super()._predict(output, x, i)
+        if self.config["clip_sample"]:
+            x0 = self._clipped(x0)
+            eps = (x - x0) / self.sigmas[i]
+        return x0, eps
 
-            trial:       x' = x_i + (σ_{i+1} - σ_i)·ε
-            correction:  x_{i+1} = x_i + (σ_{i+1} - σ_i)·(ε + ε')/2
-
-        The last step, to σ = 0, is only a trial.
-
-        Args:
-            model_output: what the network said about scale_model_input(x, t), shaped like x.
-            generator: not used.
-
-        Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, for different shapes, or where a
-                run begins with a correction.
-        """
-        i, output, x_t = self._begin_step(model_output, t, x)
-        x0, eps = self._predict(output, x_t, i)
-        if i % 2 == 0:
-            self.history = [x_t, eps]
-            prev = x_t + (self.sigmas[i + 1] - self.sigmas[i]) * eps
-        else:
-            if not self.history:
-                raise ValueError(f"a run cannot begin at index {i} of Heun's timesteps, between a step and its "
-                                 f"correction; begin at {i + 1}")
-            start, eps_start = self.history
-            prev = start + (self.sigmas[i] - self.sigmas[i - 1]) * (eps_start + eps) / 2
-        return self._end_step(prev, x0, x.dtype)
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        if now.i % 2 == 0:
+            return euler_step(now.x, now.eps, self.sigmas[now.i], self.sigmas[now.i + 1])
+        if not self.past:
+            raise ValueError(f"a run cannot begin at index {now.i} of Heun's timesteps, between a step and its "
+                             f"correction; begin at {now.i + 1}")
+        start = self.past[-1]
+        return heun_step(start.x, start.eps, now.eps, self.sigmas[start.i], self.sigmas[now.i])

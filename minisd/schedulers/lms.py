@@ -1,52 +1,35 @@
 """LMS: a linear multistep method over σ, which looks back at the last four slopes."""
 
+from collections.abc import Sequence
+
+import numpy as np
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
-from minisd.randomness import Generators
-from minisd.schedulers.base import StepOutput
+from minisd.schedulers.base import Draw, Known, Scheduler
 from minisd.schedulers.config import COMMON
-from minisd.schedulers.sigma import SigmaScheduler
+from minisd.schedulers.mixture import ADDED_NOISE
+from minisd.schedulers.schedule import plan_between
 
 
-class LMSDiscreteScheduler(SigmaScheduler):
-    """Adams-Bashforth on unequal steps of σ, deterministic; Crowson's k-diffusion, `sample_lms`."""
+def lms_step(x: Tensor, eps: Sequence[Tensor], sigmas: Sequence[float]) -> Tensor:
+    """From the last but one σ to the last: exact, if the slope dx/dσ = ε were the polynomial through those known.
 
-    DEFAULTS = COMMON | {
-        "timestep_spacing": "linspace", "use_karras_sigmas": False, "use_exponential_sigmas": False,
-        "use_beta_sigmas": False,
-    }
+        x + ∫ p(σ) dσ = x + Σ_k c_k·ε_k
 
-    def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
-             return_dict: bool = True) -> StepOutput:
-        """One step from σ_i to σ_{i+1}: exact, if the slope dx/dσ = ε were the polynomial p through the last four.
+    Adams-Bashforth on unequal steps; Crowson's k-diffusion, `sample_lms` and `linear_multistep_coeff`:
 
-            x_{i+1} = x_i + ∫ p(σ) dσ = x_i + Σ_k c_k·ε_{i-k}        from σ_i to σ_{i+1}
-
-        Args:
-            model_output: what the network said about scale_model_input(x, t), shaped like x.
-            generator: not used.
-
-        Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, or for different shapes.
-        """
-        i, output, x_t = self._begin_step(model_output, t, x)
-        x0, eps = self._predict(output, x_t, i)
-        self.history = [*self.history, eps][-4:]
-        # As in diffusers, a run that begins in the middle takes the weights of four slopes from its first step, when
-        # it knows fewer: the weights of those unknown fall away.
-        weights = lms_coefficients(self.sigmas[max(0, i - 3): i + 2].tolist())
-        prev = x_t + sum(weight * slope for weight, slope in zip(weights, reversed(self.history)))
-        return self._end_step(prev, x0, x.dtype)
-
-
-def lms_coefficients(sigmas: list[float]) -> list[float]:
-    """The weights c_0 (of the latest slope), c_1, …, each the integral of a Lagrange polynomial, which is 1 at its own
-    slope's σ and 0 at the others'.
-
-    Args:
-        sigmas: those of the known slopes, the oldest first, and that at which the step ends.
+        here      there
+        x         x
+        eps       ds, the slopes, the latest last
+        sigmas    t, the σ of each slope, then that at which the step ends
     """
+    weights = lms_weights(sigmas)
+    return x + sum(weight * slope for weight, slope in zip(weights, reversed(eps)))
+
+
+def lms_weights(sigmas: Sequence[float]) -> list[float]:
+    """c_k, the latest first: the integral of the Lagrange polynomial that is 1 at its own σ and 0 at the others."""
     *known, end = (sigma - sigmas[-2] for sigma in sigmas)
     known.reverse()
     weights = []
@@ -55,3 +38,23 @@ def lms_coefficients(sigmas: list[float]) -> list[float]:
         lagrange = Polynomial.fromroots(others) if others else Polynomial([1])
         weights.append(lagrange.integ()(end) / lagrange(node))
     return weights
+
+
+class LMSDiscreteScheduler(Scheduler):
+    """Of order 4, deterministic; one network call per step."""
+
+    DEFAULTS = COMMON | {
+        "timestep_spacing": "linspace", "use_karras_sigmas": False, "use_exponential_sigmas": False,
+        "use_beta_sigmas": False,
+    }
+    mixture = ADDED_NOISE
+    memory = 3
+
+    def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        return plan_between(self.config, steps, self._all_sigmas(), self.config["use_karras_sigmas"])
+
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        slopes = [*(earlier.eps for earlier in self.past), now.eps]
+        # As in diffusers, a run that begins in the middle takes the weights of four slopes from its first step, when
+        # it knows fewer: the weights of those unknown fall away.
+        return lms_step(now.x, slopes, self.sigmas[max(0, now.i - 3): now.i + 2].tolist())

@@ -1,24 +1,49 @@
 """PNDM: DDIM's step with the slope of a multistep method, the first sampler that Stable Diffusion shipped with."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.randomness import Generators
-from minisd.schedulers.base import Scheduler, StepOutput
+from minisd.schedulers.base import Draw, Known, Scheduler
 from minisd.schedulers.config import COMMON
-from minisd.schedulers.schedule import predictions
+from minisd.schedulers.mixture import ALPHA_BAR
+from minisd.schedulers.schedule import plan_whole
 
-# By how many slopes are known: the weights of the latest, the one before, ….
+# Equation 12, by how many slopes are known: the weights of the latest, the one before, ….
 ADAMS_BASHFORTH = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12),
                    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
-RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)  # equation 13: of the slopes at a step's start, twice its middle, its end
+
+
+def pndm_step(x: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
+    """DDIM's step along a slope that need not be the network's output at x; deterministic.
+
+    Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds":
+
+        here              in the paper
+        x                 x_t
+        eps               e'_t: `multistep_slope` (equation 12), or Runge-Kutta's (equation 13)
+        alpha_bar         ᾱ_t
+        alpha_bar_next    ᾱ_{t-δ}
+    """
+    return (alpha_bar_next / alpha_bar) ** 0.5 * x - (alpha_bar_next - alpha_bar) / (
+        alpha_bar * (1 - alpha_bar_next) ** 0.5 + (alpha_bar * (1 - alpha_bar) * alpha_bar_next) ** 0.5) * eps  # eq. 11
+
+
+def multistep_slope(eps: Sequence[Tensor]) -> Tensor:
+    """The slope that the last one to four, the latest last, lead one to expect over the step (equation 12)."""
+    return weighted_sum(ADAMS_BASHFORTH[len(eps)], list(reversed(eps)))
+
+
+def weighted_sum(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    return sum((weight * slope for weight, slope in zip(weights, slopes)), start=torch.zeros(()))
 
 
 class PNDMScheduler(Scheduler):
-    """Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds"; deterministic.
+    """Deterministic; one network call per step, but at the beginning.
 
     With `skip_prk_steps` (Stable Diffusion's "PLMS") the second timestep comes twice, to make a better first step;
     without, the first three steps are Runge-Kutta steps of four network calls each.
@@ -28,78 +53,64 @@ class PNDMScheduler(Scheduler):
     """
 
     DEFAULTS = COMMON | {"timestep_spacing": "leading", "skip_prk_steps": False, "set_alpha_to_one": False}
+    mixture = ALPHA_BAR
+    memory = 3
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        times, _ = super()._plan(steps)
-        if self.config.skip_prk_steps:
+        times, _ = plan_whole(self.config, steps, self._all_sigmas())
+        if self.config["skip_prk_steps"]:
             times = np.concatenate([times[:2], times[1:]])  # t0 t1 t1 t2 t3 …
         else:
             if steps < 4:
                 raise ValueError(f"num_inference_steps={steps}; PNDM with skip_prk_steps=False takes at least 4")
-            half = self.config.num_train_timesteps // steps // 2
+            half = self.config["num_train_timesteps"] // steps // 2
             stages = [[start, end + half, end + half, end] for start, end in pairwise(times[:4])]
             times = np.concatenate([*stages, times[3:]])
-        return times, self._all_sigmas()[times]
+        return times, np.append(self._all_sigmas()[times], 0.0)
 
     def _forget(self) -> None:
-        super()._forget()  # history: the latest outputs, at most four
+        super()._forget()
         self.calls = 0
+        self.outputs: list[Tensor] = []  # those at the beginnings of the last steps, at most four
 
-    def step(self, model_output: Tensor, t: int | Tensor, x: Tensor, generator: Generators = None,
-             return_dict: bool = True) -> StepOutput:
-        """One step from timestep t: DDIM's transfer (equation 11) with a slope of up to four outputs (equation 12),
-
-            e' = (55·e_t - 59·e_{t+δ} + 37·e_{t+2δ} - 9·e_{t+3δ})/24
-
-        Args:
-            model_output: what the network said about x at timestep t, shaped like x.
-            generator: not used.
-
-        Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, or for different shapes.
-        """
-        i, output, x_t = self._begin_step(model_output, t, x)
-        x0, _ = self._predict(output, x_t, i)
-        with_runge_kutta = not self.config.skip_prk_steps
-        if with_runge_kutta and i != self.calls:
-            raise ValueError(f"begin at the first timestep, not at t={self._times[i]}: PNDM with skip_prk_steps=False "
-                             "cannot begin in the middle")
-        move = self._runge_kutta if with_runge_kutta and self.calls < 12 else self._multistep
-        prev = move(output, self._times[i], x_t)
+    def _move(self, now: Known, draw: Draw) -> Tensor:
+        with_runge_kutta = not self.config["skip_prk_steps"]
+        if with_runge_kutta and now.i != self.calls:
+            raise ValueError(f"begin at the first timestep, not at t={self._times[now.i]}: PNDM with "
+                             "skip_prk_steps=False cannot begin in the middle")
+        prev = self._runge_kutta(now) if with_runge_kutta and self.calls < 12 else self._multistep(now)
         self.calls += 1
-        return self._end_step(prev, x0, x.dtype)
+        return prev
 
-    def _multistep(self, output: Tensor, t: int, x: Tensor) -> Tensor:
-        # As in diffusers, δ is reckoned from the spacing, and calls are counted from where the run begins: one that
+    def _multistep(self, now: Known) -> Tensor:
+        # As in diffusers, δ is computed from the spacing, and calls are counted from where the run begins: one that
         # begins in the middle spends its second timestep on improving the first step, and so ends a step early.
-        delta = self.config.num_train_timesteps // self.num_inference_steps
+        t, delta = self._times[now.i], self.config["num_train_timesteps"] // self.num_inference_steps
         if self.calls == 1:  # back to the first step, with the mean slope of both its ends
-            return self._transfer(self.first_x, (output + self.history[0]) / 2, t + delta, t)
-        if self.calls == 0:
-            self.first_x = x
-        self.history = [*self.history, output][-4:]
-        weights = ADAMS_BASHFORTH[len(self.history)]
-        slope = sum(weight * e for weight, e in zip(weights, reversed(self.history)))
-        return self._transfer(x, slope, t, t - delta)
+            first = self.past[-1]
+            return self._transfer(first.x, (now.output + first.output) / 2, t + delta, t)
+        self.outputs = [*self.outputs, now.output][-4:]
+        return self._transfer(now.x, multistep_slope(self.outputs), t, t - delta)
 
-    def _runge_kutta(self, output: Tensor, t: int, x: Tensor) -> Tensor:
-        """One of a step's four stages (equation 13): at its start, twice in its middle, at its end."""
-        half = self.config.num_train_timesteps // self.num_inference_steps // 2
+    def _runge_kutta(self, now: Known) -> Tensor:
+        """One of a step's four stages: at its start, twice in its middle, at its end."""
         stage = self.calls % 4
         if stage == 0:
-            self.first_x, self.first_t, self.slope = x, t, 0
-            self.history.append(output)
-        self.slope = self.slope + RUNGE_KUTTA[stage] * output
-        end = t - half if stage in (0, 2) else t
-        return self._transfer(self.first_x, self.slope if stage == 3 else output, self.first_t, end)
+            self.outputs.append(now.output)
+        stages = [*self.past, now][-1 - stage:]
+        t, half = self._times[stages[0].i], self.config["num_train_timesteps"] // self.num_inference_steps // 2
+        if stage == 3:
+            slope = weighted_sum(RUNGE_KUTTA, [known.output for known in stages])
+            return self._transfer(stages[0].x, slope, t, self._times[now.i])
+        return self._transfer(stages[0].x, now.output, t, self._times[now.i] - (half if stage != 1 else 0))
 
-    def _transfer(self, x: Tensor, slope: Tensor, t: int, s: int) -> Tensor:
-        """Equation 11, DDIM's step from time t to s, along a slope that need not be the output at x."""
-        a_t, a_s = self._alpha_bar(t), self._alpha_bar(s)
-        _, eps = predictions(self.config.prediction_type, slope, x, a_t**0.5, (1 - a_t) ** 0.5)
-        return (a_s / a_t) ** 0.5 * x - (a_s - a_t) / (a_t * (1 - a_s) ** 0.5 + (a_t * (1 - a_t) * a_s) ** 0.5) * eps
+    def _transfer(self, x: Tensor, output: Tensor, t: int, t_next: int) -> Tensor:
+        """x at t_next, from x at t, along the slope of an output at t."""
+        alpha_bar = self._alpha_bar(t)
+        _, eps = self.mixture.predictions(self.config["prediction_type"], output, x, alpha_bar)
+        return pndm_step(x, eps, alpha_bar, self._alpha_bar(t_next))
 
     def _alpha_bar(self, t: int) -> Tensor:
         if t >= 0:
             return self.alphas_cumprod[t]
-        return torch.tensor(1.0) if self.config.set_alpha_to_one else self.alphas_cumprod[0]
+        return torch.tensor(1.0) if self.config["set_alpha_to_one"] else self.alphas_cumprod[0]

@@ -8,12 +8,32 @@ Training knows T noise levels (T = 1000). At time t a clean x0 is mixed with sta
 spelling, x0 + σ_t·ε with σ_t = sqrt((1 - ᾱ_t)/ᾱ_t), in which noise is simply added (Karras et al. 2022,
 "Elucidating the Design Space of Diffusion-Based Generative Models").
 
-Functions only; base.py makes a sampler's skeleton of them.
+Functions only; the samplers put them together.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def noise_tables(config: dict, finite: bool) -> tuple[Tensor, Tensor]:
+    """β_t and ᾱ_t at all training times, float32, (T,).
+
+    Args:
+        config: a sampler's own fields; not all have `rescale_betas_zero_snr`.
+        finite: whether σ must stay finite even so, for samplers that compute with it: 4096.
+    """
+    if config["trained_betas"] is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
+    else:
+        betas = make_betas(*(config[f] for f in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")))
+    to_pure_noise = config.get("rescale_betas_zero_snr", False)
+    if to_pure_noise:
+        betas = zero_terminal_snr(betas)
+    alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+    if to_pure_noise and finite:
+        alphas_cumprod[-1] = 2**-24
+    return betas, alphas_cumprod
 
 
 def make_betas(schedule: str, start: float, end: float, steps: int) -> Tensor:
@@ -59,6 +79,29 @@ def spaced_timesteps(spacing: str, steps: int, train_steps: int, offset: int) ->
     return times
 
 
+def plan_whole(config: dict, steps: int, all_sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A run over whole training times: the times, int64, (steps,), and σ at each of them and, 0, at the end."""
+    times = spaced_timesteps(config["timestep_spacing"], steps, config["num_train_timesteps"], config["steps_offset"])
+    times = times.round().astype(np.int64)
+    return times, np.append(all_sigmas[times], 0.0)
+
+
+def plan_between(config: dict, steps: int, all_sigmas: np.ndarray, karras: bool = False,
+                 end: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """A run over times that may lie between two of training: the times, float32, (steps,), and σ at each and `end`.
+
+    Args:
+        karras: visit Karras's noise levels from the first to the last of these times instead.
+    """
+    times = spaced_timesteps(config["timestep_spacing"], steps, config["num_train_timesteps"], config["steps_offset"])
+    times = times.astype(np.float32)
+    sigmas = np.interp(times, np.arange(len(all_sigmas)), all_sigmas)
+    if karras:
+        sigmas = karras_sigmas(sigmas[0], sigmas[-1], steps)
+        times = times_of_sigmas(sigmas, all_sigmas).astype(np.float32)
+    return times, np.append(sigmas, end)
+
+
 def karras_sigmas(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> np.ndarray:
     """Noise levels that crowd where there is little noise, (steps,); Karras et al. 2022, equation 5."""
     ramp, sigma_max, sigma_min = np.linspace(0, 1, steps), float(sigma_max), float(sigma_min)  # roots in 16 digits
@@ -68,16 +111,3 @@ def karras_sigmas(sigma_max: float, sigma_min: float, steps: int, rho: float = 7
 def times_of_sigmas(sigmas: np.ndarray, all_sigmas: np.ndarray) -> np.ndarray:
     """At which (fractional) training times the noise has these levels, linear in log σ between two times."""
     return np.interp(np.log(sigmas), np.log(all_sigmas), np.arange(len(all_sigmas)))
-
-
-def predictions(prediction_type: str, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network said, as (x0, ε), which belong together by x = alpha·x0 + sigma·ε, alpha² + sigma² = 1.
-
-    "epsilon": it said ε. "sample": x0. "v_prediction": v = alpha·ε - sigma·x0 (Salimans & Ho 2022, "Progressive
-    Distillation", appendix D).
-    """
-    if prediction_type == "epsilon":
-        return (x - sigma * output) / alpha, output
-    if prediction_type == "v_prediction":
-        return alpha * x - sigma * output, alpha * output + sigma * x
-    return output, (x - alpha * output) / sigma

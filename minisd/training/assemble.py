@@ -1,10 +1,10 @@
-"""Put trained parts together into the folder that `StableDiffusion.from_pretrained` opens.
+"""Assemble trained parts into a folder that `StableDiffusion.from_pretrained` opens.
 
     python -m minisd.training.assemble assets/mini --runs runs/vae64
     python -m minisd.training.assemble assets/mini-inpaint --vae assets/mini --clip assets/mini --unet runs/inpaint
 
-Beside the half-precision weights the folder gets `training/`: each run's log, thinned out, its scores and last picture,
-and the curves of all; `samples.png` shows what the model draws.
+Besides the weights, in half precision, the folder gets `samples.png`, which shows what the model draws, and a folder
+`training/` with each run's log (thinned out), scores and last progress picture, and the training curves of all runs.
 """
 
 import argparse
@@ -33,11 +33,11 @@ SHOWN = ("a red apple on a blue background", "a cat face wearing a top hat on a 
 
 
 def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Path] = ()) -> None:
-    """Write the five parts in fp16, and what the runs that made them left: logs, scores, pictures, curves.
+    """Write the five parts in fp16, and the history of the runs that made them: logs, scores, pictures, curves.
 
     Args:
-        vae, clip, unet: the runs' folders, or one of an assembled model.
-        runs: of further runs, whose logs belong to the model's history.
+        vae, clip, unet: the folder of each run, or of an assembled model.
+        runs: folders of further runs that belong to the model's history.
     """
     sd = StableDiffusion(
         tokenizer=Tokenizer.from_pretrained(clip / "tokenizer"),
@@ -67,7 +67,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def write_thinned(rows: list[dict[str, str]], path: Path, every: int = 10) -> None:
-    """Every tenth line of a log, and the last."""
+    """Write every tenth line of a log, and the last."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -75,7 +75,7 @@ def write_thinned(rows: list[dict[str, str]], path: Path, every: int = 10) -> No
 
 
 def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
-    """Loss against samples seen, one panel a run: every step in grey, the mean over 1 % of the run in colour."""
+    """Loss against samples seen, one panel per run: every step in grey, a moving mean over 1 % of it in colour."""
     figure = Figure(figsize=(4.2 * len(runs), 3.2), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False)
     for axis, (name, rows) in zip(axes[0], runs.items()):
@@ -96,7 +96,7 @@ def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
 
 
 def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
-    """A table of pictures, the first that seed 0 gives: styles down, what is on them across."""
+    """A table of pictures, all drawn with seed 0: styles down, subjects across."""
     figure = Figure(figsize=(12, 8.6), layout="constrained")
     axes = figure.subplots(len(STYLES), len(SHOWN))
     for row, style in zip(axes, STYLES.values()):
@@ -112,10 +112,10 @@ def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -
 
 
 def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
-    """Pictures with a hole, and filled: the same thing again, another ground, another thing."""
+    """Pictures with a hole, and with the hole filled: the same thing again, another ground, another thing."""
     data = EmojiData()
     cat = Scene("cat face", "flat", "blue")
-    examples = [  # what is given; the hole (top, left, bottom, right of 128, or all but the thing); what is asked for
+    examples = [  # the picture; its hole (top, left, bottom, right of 128; None: all but the thing); the prompt
         (Scene("pizza", "3d", "cyan"), (40, 40, 92, 92), "a pizza"),
         (replace(cat, pattern="striped", second="white"), (0, 64, 128, 128), "a cat face"),
         (Scene("rocket", "cartoon", "yellow"), (0, 48, 80, 128), "a rocket"),
@@ -132,7 +132,7 @@ def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0)
             mask[..., box[0]: box[2], box[1]: box[3]] = 1
         filled = sd.inpaint(wanted, image, mask, guidance_scale=guidance_scale, seed=0, output="pt", progress=False)
         for axis, pixels in zip(column, (image * (1 - mask) / 2 + 0.5, filled)):
-            picture, = tensor_to_images(pixels)
+            picture, = tensor_to_images(torch.as_tensor(pixels))
             axis.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
         column[1].set_xlabel("\n".join(textwrap.wrap(wanted, 22)), fontsize=10)
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write")
     for part in ("vae", "clip", "unet"):
         parser.add_argument(f"--{part}", type=Path, default=Path("runs") / part, help="the run's folder (%(default)s)")
-    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further runs whose logs belong to the model")
+    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further runs of the model's history")
     assemble(**vars(parser.parse_args()))
 
 

@@ -1,4 +1,4 @@
-"""Train the judge of `minisd evaluate`, on real pictures only."""
+"""Train the classifier that judges pictures in `minisd evaluate`, on real pictures only."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ from minisd.training.task import HELD_OUT, Task, grid
 
 @dataclass(frozen=True)
 class Options:
-    """There is nothing to choose."""
+    """The classifier has no options."""
 
 
 class ClassifierTask(Task):
-    """Loss: three cross-entropies, on pictures that were moved, blurred and made noisy by chance."""
+    """Loss: the sum of three cross-entropies, on randomly shifted, blurred and noised pictures."""
 
     adamw = ("convolutions.0.", "concept", "style", "background")
 
@@ -41,7 +41,7 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def accuracy(self, count: int = 1024) -> tuple[float, float, float]:
-        """Of concept, style and background, on real pictures of held-out combinations."""
+        """The accuracy on concept, style and background, for real pictures of held-out combinations."""
         right = torch.zeros(3)
         for first in range(0, count, 128):
             images, _, scenes = self.data.batch(range(first, first + 128), HELD_OUT, split="heldout")
@@ -50,10 +50,10 @@ class ClassifierTask(Task):
         return tuple((right / count).tolist())
 
     def picture(self) -> Image.Image:
-        """What it is trained on, augmented."""
+        """Training pictures, augmented."""
         images, _, _ = self.data.batch(range(24), self.seed)
         batch = Batch(list(range(24)), 24, slice(0, 24), torch.Generator().manual_seed(0))
-        return grid(augment(images, batch).view(2, 12, 3, 64, 64))
+        return grid(list(augment(images, batch).view(2, 12, 3, 64, 64)))
 
     def export(self, folder: Path) -> str:
         self.classifier.save_pretrained(folder / "classifier", dtype=torch.float16)
@@ -63,7 +63,7 @@ class ClassifierTask(Task):
 
 
 def labels(classifier: Classifier, scenes: list[Scene]) -> tuple[Tensor, Tensor, Tensor]:
-    """The right answers for scenes, as indices into the classifier's words: three of (B,)."""
+    """The right answers for scenes, as indices into the classifier's words: three tensors (B,)."""
     config = classifier.config
     return (torch.tensor([config.concepts.index(scene.concept) for scene in scenes]),
             torch.tensor([config.styles.index(scene.style) for scene in scenes]),
@@ -71,7 +71,7 @@ def labels(classifier: Classifier, scenes: list[Scene]) -> tuple[Tensor, Tensor,
 
 
 def augment(images: Tensor, batch: Batch) -> Tensor:
-    """Shift by up to three pixels, blur every other picture, add noise: what a decoder's pictures differ by."""
+    """Shift by up to three pixels, blur about half of the pictures, add noise: how a decoder's pictures differ."""
     shift = (batch.draw(torch.rand, 2) * 7).long() - 3
     padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
     images = torch.stack([image[:, 3 + y: 67 + y, 3 + x: 67 + x] for image, (y, x) in zip(padded, shift.tolist())])

@@ -26,18 +26,18 @@ from minisd.training.task import HELD_OUT, Task, grid
 MINI = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
         "projection_dim": 128, "hidden_act": "quick_gelu"}
 VOCAB_SIZE = 2562  # 512 byte symbols, 2,048 merges, start and end
-RESOLUTION = 64  # of the pictures that the image half sees
+RESOLUTION = 64  # of the pictures that the image tower sees
 
 
 @dataclass(frozen=True)
 class Options:
-    """There is nothing to choose."""
+    """CLIP has no options."""
 
 
 class CLIPTask(Task):
-    """Loss: who belongs to whom in the batch, over pictures and their captions (Radford et al. 2021, figure 3). Beside
-    the captions of the other pictures, each picture has one more wrong answer: its own caption with one word changed,
-    so that "above", "wearing" and "on the left" are learnt and not only names (Yuksekgonul et al. 2023, section 4).
+    """Loss: match the pictures and captions of a batch (Radford et al. 2021, figure 3). Besides the captions of the
+    other pictures, each picture has one more wrong answer: its own caption with one word changed. So CLIP learns not
+    only names, but also "above", "wearing" and "on the left" (Yuksekgonul et al. 2023, section 4).
     """
 
     adamw = ("embedding", "projection", "features.0.", "logit_scale")
@@ -51,26 +51,26 @@ class CLIPTask(Task):
         self.clip = CLIP(TextEncoder(**config), RESOLUTION)
 
     def config(self) -> dict:
-        # Other captions make another tokenizer, with which weights that were trained before mean nothing.
+        # Other captions give another tokenizer, and weights trained with the old one are useless with it.
         words = hashlib.sha256(json.dumps(self.tokenizer.vocab).encode()).hexdigest()[:12]
         return {"vocabulary": words} | self.clip.text_encoder.config.to_dict()
 
     def forward(self, batch: Batch) -> Tensor:
         text, images, wrong = self.embed(batch.indices, self.seed, "train")
-        if dist.is_initialized():  # the wrong answers are those of all processes
+        if dist.is_initialized():  # wrong answers come from all processes
             text, images, wrong = (torch.cat(all_gather(vectors.contiguous())) for vectors in (text, images, wrong))
         return contrastive_loss(text, images, self.clip.scale(), wrong)
 
     def embed(self, indices: Sequence[int], seed: int, split: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of captions, of their pictures, and of captions that are wrong in one word: each (B, 128)."""
+        """Vectors of captions, of their pictures, and of captions with one wrong word: each (B, 128)."""
         images, captions, scenes = self.data.batch(indices, seed, split, RESOLUTION)
-        wrong = [self.wrong_caption(scene, np.random.default_rng((seed, i))) for scene, i in zip(scenes, indices)]
+        captions += [self.wrong_caption(scene, np.random.default_rng((seed, i))) for scene, i in zip(scenes, indices)]
         device = self.clip.logit_scale.device
-        text, wrong = self.clip.embed_text(self.tokenizer(captions + wrong).to(device)).chunk(2)
+        text, wrong = self.clip.embed_text(self.tokenizer(captions).to(device)).chunk(2)
         return text, self.clip.embed_images(images.to(device)), wrong
 
     def wrong_caption(self, scene: Scene, rng: np.random.Generator) -> str:
-        """The scene's caption with one word that is not true of it; the name of the thing if it says nothing else."""
+        """The scene's caption with one wrong word: the name of the thing, if the caption mentions nothing else."""
         changed = contrary(scene, rng)
         if changed is None:
             names = [concept.name for concept in self.data.concepts if concept.name not in scene.things]
@@ -81,25 +81,26 @@ class CLIPTask(Task):
 
     @torch.no_grad()
     def retrieval(self, split: str, count: int = 256) -> float:
-        """How many of `count` captions of new scenes find their own picture among all of them."""
+        """The share of `count` captions of new scenes whose nearest picture, among all of them, is their own."""
         text, images, _ = self.embed(range(count), HELD_OUT, split)
         return float(((text @ images.T).argmax(dim=1).cpu() == torch.arange(count)).float().mean())
 
     @torch.no_grad()
     def told_apart(self, kind: str | None = None, count: int = 256) -> float:
-        """How many new pictures are nearer to their own caption than to one that is wrong in one word.
+        """The share of `count` new pictures that are nearer to their own caption than to one with a wrong word.
 
         Args:
-            kind: of the word, as in `contrary.KINDS`; None for any.
+            kind: what the wrong word is about, one of `contrary.KINDS`; None for any of them.
         """
-        found, rng, first = [], np.random.default_rng(HELD_OUT), 0
+        found: list[bool] = []
+        rng, first = np.random.default_rng(HELD_OUT), 0
         while len(found) < count:
             images, captions, scenes = self.data.batch(range(first, first + count), HELD_OUT, "heldout", RESOLUTION)
-            wrong = [contrary(scene, rng, kind) for scene in scenes]
-            rows = [row for row, scene in enumerate(wrong) if scene is not None]
-            if rows:
+            changed = [contrary(scene, rng, kind) for scene in scenes]
+            wrong = {row: self.data.caption(scene) for row, scene in enumerate(changed) if scene is not None}
+            if rows := list(wrong):
                 device = self.clip.logit_scale.device
-                texts = [captions[row] for row in rows] + [self.data.caption(wrong[row]) for row in rows]
+                texts = [captions[row] for row in rows] + [wrong[row] for row in rows]
                 right, others = self.clip.embed_text(self.tokenizer(texts).to(device)).chunk(2)
                 pictures = self.clip.embed_images(images[rows].to(device))
                 found += ((right - others) * pictures).sum(dim=1).gt(0).tolist()
@@ -111,7 +112,7 @@ class CLIPTask(Task):
 
     @torch.no_grad()
     def picture(self) -> Image.Image:
-        """The similarity of 64 captions (down) and their 64 pictures (across): bright is alike."""
+        """The similarities of 64 captions (down) and their 64 pictures (across); bright is similar."""
         text, images, _ = self.embed(range(64), HELD_OUT, "heldout")
         table = (text @ images.T)[None, None].expand(1, 3, 64, 64).repeat_interleave(6, 2).repeat_interleave(6, 3)
         return grid([table])

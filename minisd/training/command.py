@@ -1,4 +1,4 @@
-"""The command `minisd train MODEL`, also `python -m minisd.training MODEL`, also under torchrun."""
+"""The command `minisd train MODEL`, or `python -m minisd.training MODEL`, which also runs under torchrun."""
 
 import argparse
 import dataclasses
@@ -18,13 +18,13 @@ from minisd.emoji.world import EmojiData
 from minisd.training import classifier, clip, inpaint, loop, unet, vae
 from minisd.training.task import Task
 
-PATIENCE = timedelta(minutes=3)  # how long a process waits for the others: as long as a progress picture may take
+PATIENCE = timedelta(minutes=3)  # for which a process waits for the others, which may be drawing a progress picture
 
 
 class Model(NamedTuple):
-    """What `minisd train` can train: its task and options, what it learns from, and settings that trials liked best."""
+    """A model that `minisd train` can train: its task, options and data, and the settings that did best in trials."""
 
-    task: type[Task]
+    task: Callable[[Any, Any, int], Task]
     options: type
     data: Callable[[], Any]
     defaults: dict[str, float]
@@ -44,12 +44,12 @@ MODELS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command per model; its options are the fields of the loop's Settings and of the model's Options."""
+    """One sub-command per model, whose options are the fields of the loop's Settings and of the model's Options."""
     models = parser.add_subparsers(dest="what", required=True, metavar="|".join(MODELS))
     for name, model in MODELS.items():
         sub = models.add_parser(name, help=f"train the {name}")
         sub.add_argument("--out", default=f"runs/{name}", help="folder for state, log, pictures and weights")
-        sub.add_argument("--resume", action="store_true", help="go on from the state in --out")
+        sub.add_argument("--resume", action="store_true", help="continue from the state in --out")
         sub.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
         sub.add_argument("--picture-every", type=float, default=300, help="seconds between progress pictures")
         for cls in (loop.Settings, model.options):
@@ -60,15 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                  **reading(kinds[field.name]))
 
 
-def reading(kind) -> dict:
-    """How argparse reads a value of a field's type, which may be "or None"."""
+def reading(kind: Any) -> dict[str, Any]:
+    """The argparse keywords for a field of this type, which may be a union with None."""
     if isinstance(kind, types.UnionType):
         kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
     return {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train what the arguments say. Under torchrun, each process does its part of every batch."""
+    """Train what the arguments ask for. Under torchrun, each process computes its part of every batch."""
     distributed = "WORLD_SIZE" in os.environ
     if distributed:
         dist.init_process_group("nccl" if arguments.device == "cuda" else "gloo", timeout=PATIENCE)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     model = MODELS[arguments.what]
 
-    def pick(cls):
+    def pick(cls: type) -> Any:
         return cls(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(cls)})
 
     settings, options = pick(loop.Settings), pick(model.options)

@@ -1,4 +1,4 @@
-"""Fine-tune the U-Net to inpaint: show it, beside the noisy latents, the mask and the latents of the masked picture."""
+"""Fine-tune the U-Net to inpaint: besides the noisy latents, it sees the mask and the latents of the masked picture."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -22,11 +22,11 @@ from minisd.unet import UNet
 class InpaintOptions(Options):
     start: str = "runs/unet/unet"
     pool: int = 40_000
-    short_captions: float = 0.5  # how often the caption only names the thing: the rest must be read off what is shown
-    conv_in_rate: float = 10.0  # times the learning rate, for the first convolution: its new weights begin at zero
-    known_weight: float = 1.0  # added to the loss's weight where the picture is shown, so that it is left as it is
+    short_captions: float = 0.5  # how often the caption only names the thing: the rest must be read off the known part
+    conv_in_rate: float = 10.0  # factor on the first convolution's learning rate: its new weights start at zero
+    known_weight: float = 1.0  # extra weight in the loss where the picture is known, so that this part is left alone
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_share("short_captions", self.short_captions)
         check_positive("conv_in_rate", self.conv_in_rate)
@@ -35,18 +35,18 @@ class InpaintOptions(Options):
 
 
 def widen(unet: UNet, in_channels: int = 9) -> UNet:
-    """The same network with more input channels, whose weights are zero: at first it computes what it did before.
+    """The same network with more input channels, whose weights are zero: so far it computes what it did before.
 
     Source: Rombach et al. 2022, section 4.5, and the published inpainting models.
     """
-    weights = {name: weight.clone() for name, weight in unet.state_dict().items()}  # its own: both may be trained
+    weights = {name: weight.clone() for name, weight in unet.state_dict().items()}  # copied: both may be trained
     old = weights["conv_in.weight"]  # (C, 4, 3, 3)
     weights["conv_in.weight"] = F.pad(old, (0, 0, 0, 0, 0, in_channels - old.shape[1]))
     return UNet.from_state_dict(unet.config.to_dict() | {"in_channels": in_channels}, weights)
 
 
 class InpaintTask(UNetTask):
-    """As the U-Net's, with a mask drawn for each scene of the pool: boxes, strokes, the things, or their ground."""
+    """Like the U-Net's task, plus a random mask for each scene: boxes, strokes, the things, or the ground."""
 
     options: InpaintOptions
 
@@ -63,18 +63,18 @@ class InpaintTask(UNetTask):
 
     @torch.no_grad()
     def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
-        """As the U-Net's, and of the masked picture: mask (1, 16, 16), shown_mean and shown_std (4, 16, 16)."""
+        """As for the U-Net, plus mask (1, 16, 16) and the masked picture's shown_mean and shown_std (4, 16, 16)."""
         images, _, scenes = self.data.batch(indices, seed, split)
         dice = [np.random.default_rng((seed, i, 1)) for i in indices]
         masks = torch.stack([random_mask(self.data, scene, rng) for scene, rng in zip(scenes, dice)])
         captions = [self.data.caption(shortened(scene) if rng.random() < self.options.short_captions else scene)
                     for scene, rng in zip(scenes, dice)]
-        shown = self.posterior(images * (1 - masks))  # grey in place of what is hidden
+        shown = self.posterior(images * (1 - masks))  # the hidden part is grey
         return self.posterior(images) | {f"shown_{what}": rows for what, rows in shown.items()} | {
             "mask": F.interpolate(masks, size=shown["mean"].shape[-2:]), "token_ids": self.tokenizer(captions)}
 
     def inputs(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
-        # Drawn on its own: with the noise of the whole picture's latents in both, "copy it" would be learnt.
+        # Sampled independently: if both latents had the same noise, the network would learn to copy it.
         shown = self.latents(pool, batch, chosen, "shown_")
         return torch.cat([noisy, pool.rows("mask", chosen, noisy.device), shown], dim=1)
 
@@ -84,7 +84,7 @@ class InpaintTask(UNetTask):
         return weight / weight.mean(dim=(1, 2, 3), keepdim=True)
 
     def picture(self) -> Image.Image:
-        """Down: pictures with a hole, and filled with their captions (seed 0), and with short ones. Across: scenes."""
+        """Across: scenes. Down: with a hole; the hole filled according to the caption (seed 0); to a short caption."""
         images, _, scenes = self.data.batch(range(10), HELD_OUT, "heldout")
         masks = torch.stack([random_mask(self.data, scene, np.random.default_rng((HELD_OUT, i)))
                              for i, scene in enumerate(scenes)])
@@ -93,30 +93,30 @@ class InpaintTask(UNetTask):
             captions = [self.data.caption(scene) for scene in told]
             filled = sd.inpaint(captions, images, masks, guidance_scale=3.0, output="pt", progress=False,
                                 generator=torch.Generator().manual_seed(0))
-            rows.append(2 * filled.cpu() - 1)
+            rows.append(2 * torch.as_tensor(filled).cpu() - 1)
         return grid(rows)
 
 
 def shortened(scene: Scene) -> Scene:
-    """The same picture with a caption that only names what is on it."""
+    """The same picture, with a caption that only names what is in it."""
     return replace(scene, says_thing=True, says_style=False, says_background=False, says_size=False, says_place=False,
                    says_count=False, says_worn=False, paraphrase=0)
 
 
 def random_mask(data: EmojiData, scene: Scene, rng: np.random.Generator) -> Tensor:
-    """(1, R, R), one where the picture is to be painted anew."""
+    """A mask (1, R, R): one where the picture is to be repainted."""
     size, kind = data.resolution, rng.random()
     if kind < 0.6:
         return torch.from_numpy(random_boxes_and_strokes(rng, size))[None]
     alpha = (data.mask(scene) > 0.5).float()
-    # a drawn mask never follows an outline exactly: grow it by up to a sixteenth of the picture
+    # masks that people draw never follow an outline exactly, so grow it by up to a sixteenth of the picture
     grow = 2 * int(rng.integers(0, size // 16 + 1)) + 1
     covered = alpha if kind < 0.8 else 1 - alpha
     return F.max_pool2d(covered[None], grow, stride=1, padding=grow // 2)[0]
 
 
 def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.ndarray:
-    """A mask (size, size) of zeros and ones: one to three boxes, or a thick stroke from side to side."""
+    """A mask (size, size) of zeros and ones: one to three boxes, or a thick stroke of one to three segments."""
     mask = np.zeros((size, size), dtype=np.float32)
     if rng.random() < 0.5:
         for _ in range(rng.integers(1, 4)):
@@ -126,7 +126,7 @@ def random_boxes_and_strokes(rng: np.random.Generator, size: int = 64) -> np.nda
         return mask
     points = rng.uniform(0, size, size=(rng.integers(2, 5), 2))
     radius = rng.uniform(size / 12, size / 6)
-    yx = np.stack(np.mgrid[:size, :size], axis=-1)
+    yx = np.moveaxis(np.mgrid[:size, :size], 0, -1)
     for a, b in pairwise(points):
         for part in np.linspace(0, 1, 24):
             mask[((yx - (a + part * (b - a))) ** 2).sum(-1) < radius**2] = 1

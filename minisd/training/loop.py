@@ -1,11 +1,11 @@
 """The one training loop that all models share.
 
-A *task* (one per file beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It says what
-to draw as a progress picture and how to export what was learnt; the loop does all the rest.
+A *task* (each has a file beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It also
+draws progress pictures and exports what was learnt; the loop does everything else.
 
-Every random number of step n is a function of (seed, n) alone, and each process takes its part of the batch. So a
-run that was stopped and resumed ends with the same weights as one that was not, and two processes under torchrun
-take the same steps as one with the double batch.
+All random numbers of step n are a function of (seed, n) alone, and each process takes its part of the batch. So a run
+that was stopped and resumed ends with the same weights as one that was not, and two processes under torchrun take the
+same steps as one process with the whole batch.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -34,7 +35,7 @@ from minisd.training.muon import Muon
 from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
 from minisd.training.task import Task
 
-LINE_EVERY = 100  # steps between lines of progress, where there is no terminal to show a bar
+LINE_EVERY = 100  # steps between progress lines, where no terminal can show a bar
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,18 @@ class Settings:
     batch_size: int = 64  # over all processes together
     learning_rate: float = 1e-3  # of AdamW
     muon_rate: float = 0.02  # of Muon
-    warmup: int = 100  # steps in which the rates grow to their full size
-    cooldown: float = 0.3  # part of the run in which they fall to zero again, at its end
+    warmup: int = 100  # steps in which the learning rates rise to their full size
+    cooldown: float = 0.3  # fraction of the run, at its end, in which they fall to zero
     weight_decay: float = 0.01
     grad_clip: float = 1.0  # largest norm of the gradient
-    ema: float = 0.999  # of the weights: each step keeps this part of the average
+    ema: float = 0.999  # decay of the weights' average: each step keeps this much of it
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
-    bf16: bool | None = None  # None: where the processor has it
+    bf16: bool | None = None  # None: if the processor has it
     device: str = "cpu"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("give either steps or minutes: how long to train")
         for name in ("batch_size", "learning_rate", "muon_rate", "warmup", "grad_clip", "steps", "minutes"):
@@ -78,25 +79,25 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on: the numbers of its samples, and a source of random numbers for it."""
+    """What one step trains on: the numbers of its samples, and its source of random numbers."""
 
-    indices: list[int]  # of this process's samples
+    indices: list[int]  # the numbers of this process's samples
     total: int  # samples in the whole batch, over all processes
-    part: slice  # this process's place in it
+    part: slice  # this process's part of it
     generator: torch.Generator
 
     def draw(self, random: Callable[..., Tensor], *shape: int) -> Tensor:
-        """`random((n, *shape))` for this process's n samples, the same whatever the number of processes."""
+        """`random((n, *shape))` for this process's n samples, independent of the number of processes."""
         return random((self.total, *shape), generator=self.generator)[self.part]
 
     def draw_stratified(self) -> Tensor:
-        """Numbers from 0 to 1, (n,), one from each of `total` equal parts: spread more evenly than chance would."""
+        """Random numbers from 0 to 1, (n,), one from each of `total` equal parts: more evenly spread than by chance."""
         parts = torch.arange(self.total)[self.part]
         return (parts + self.draw(torch.rand)) / self.total
 
 
 def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> Batch:
-    """The part of step `step`'s batch that process `rank` of `world` has."""
+    """The part of step `step`'s batch that belongs to process `rank` of `world`."""
     each = settings.batch_size // world
     first = step * settings.batch_size + rank * each
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
@@ -106,17 +107,18 @@ def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> 
 
 def train(task: Task, settings: Settings, out: str | Path, resume: bool = False, save_every: float = 120,
           picture_every: float = 300, quiet: bool = False) -> None:
-    """Train a task; leaves state.pt, log.csv, scores.csv, picture-*.png and the exported weights in the folder `out`.
+    """Train a task. Leaves state.pt, log.csv, scores.csv, picture-*.png and the exported weights in the folder `out`.
 
     Args:
-        resume: go on from out/state.pt.
-        save_every, picture_every: seconds between checkpoints, and between progress pictures (with the task's score).
+        resume: continue from out/state.pt.
+        save_every: seconds between checkpoints.
+        picture_every: seconds between progress pictures, each with the task's score.
 
     Raises:
-        FileExistsError: there is a run in `out` and resume is False, or one that is going on at this moment.
-        FileNotFoundError, ValueError: nothing to resume, or a checkpoint that is damaged, of another config or of
-            other settings.
-        OSError: a checkpoint cannot be written (a full disk); the one before it is kept.
+        FileExistsError: there is a run in `out` and resume is False, or a run in `out` is still training.
+        FileNotFoundError, ValueError: there is nothing to resume, or the checkpoint is damaged, or has another config
+            or other settings.
+        OSError: a checkpoint cannot be written (for instance, the disk is full); the previous one is kept.
         FloatingPointError: the loss is not finite; the last good checkpoint is kept.
     """
     out = Path(out)
@@ -137,7 +139,7 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
 
 
 class Run:
-    """A run of training: the weights, their average, both optimisers, the step and the clock."""
+    """A training run: the weights, their average, both optimisers, the step and the clock."""
 
     def __init__(self, task: Task, settings: Settings, out: Path, rank: int = 0, world: int = 1):
         self.task, self.settings, self.out, self.rank, self.world = task, settings, out, rank, world
@@ -151,7 +153,7 @@ class Run:
         self.step, self.seconds = 0, 0.0
 
     def begin(self, resume: bool) -> None:
-        """Load the state, or make sure that there is none; let the task prepare itself."""
+        """Load the state, or make sure that there is none; then let the task prepare itself."""
         if resume:
             self.step, self.seconds = load_state(self.state_file, self.task, self.average, self.optimizers,
                                                  asdict(self.settings))
@@ -161,7 +163,7 @@ class Run:
         self.task.prepare(self.out, self.step)
 
     def go_on(self, stopped: Callable[[], bool], save_every: float, picture_every: float, quiet: bool) -> bool:
-        """Take steps until the run is over, or until asked to stop; returns whether it was."""
+        """Take steps until the run is over or it is asked to stop. Returns whether it was asked to stop."""
         saved = pictured = time.monotonic()
         start = saved - self.seconds
         with Progress(self.settings, self.step, quiet) as progress, self.open_log() as log:
@@ -186,16 +188,16 @@ class Run:
                     pictured = time.monotonic()
 
     def share_done(self) -> float:
-        """How much of the run is over, from 0 to 1."""
+        """The fraction of the run that is over, from 0 to 1."""
         if self.settings.steps:
             return self.step / self.settings.steps
-        return self.seconds / (60 * self.settings.minutes)
+        return self.seconds / (60 * (self.settings.minutes or math.inf))
 
     def take_step(self, done: float) -> tuple[float, float]:
         """One step of both optimisers. Returns the loss, over all processes, and the gradient's norm before clipping.
 
         Args:
-            done: how much of the run is over, which decides the learning rates.
+            done: the fraction of the run that is over, which determines the learning rates.
         """
         factor = schedule(self.settings, self.step, done)
         for optimizer, rates in zip(self.optimizers, self.rates):
@@ -229,14 +231,14 @@ class Run:
                    self.seconds)
 
     def show(self) -> None:
-        """Draw the progress picture and measure the score, both of the averaged weights."""
+        """Draw the progress picture and measure the score, both with the averaged weights."""
         with at_rest(self.average), self.autocast():
             self.average.picture().save(self.out / f"picture-{self.step:07d}.png")
             if score := self.average.score():
                 log_score(self.out / "scores.csv", self.step, self.step * self.settings.batch_size, *score)
 
     def finish(self) -> None:
-        """Save everything, and write the averaged weights."""
+        """Save the state one last time, and export the averaged weights."""
         self.save()
         self.show()
         try:
@@ -248,8 +250,9 @@ class Run:
 
 
 def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """Muon for matrices and kernels, AdamW for the rest; an optimiser that has nothing to do is left out."""
-    muon, adamw = [], defaultdict(list)
+    """Muon for matrices and kernels, AdamW for the rest; an optimiser without parameters is left out."""
+    muon: list[Tensor] = []
+    adamw: dict[float, list[Tensor]] = defaultdict(list)  # by multiple of the learning rate
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -257,7 +260,7 @@ def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[
             muon.append(parameter)
         else:
             adamw[task.rates.get(name, 1.0)].append(parameter)
-    optimizers = []
+    optimizers: list[torch.optim.Optimizer] = []
     if muon:
         optimizers.append(Muon(muon, settings.muon_rate, weight_decay=settings.weight_decay, dtype=dtype))
     if adamw:
@@ -268,13 +271,13 @@ def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[
 
 
 def schedule(settings: Settings, step: int, done: float) -> float:
-    """What the learning rates are multiplied by: a linear warm-up, then 1, then a linear fall to 0 at the end.
+    """The factor on the learning rates: a linear warm-up, then 1, then a linear cooldown to 0.
 
-    Such a run can be made longer while it is in its middle part (Hägele et al. 2024, "Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations"), which a cosine cannot.
+    Unlike a run with a cosine schedule, such a run can be extended at any time before the cooldown (Hägele et al. 2024,
+    "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations").
 
     Args:
-        done: how much of the run is over, from 0 to 1.
+        done: the fraction of the run that is over, from 0 to 1.
     """
     warmup = min(1.0, (step + 1) / settings.warmup)
     cooldown = min(1.0, (1 - min(done, 1.0)) / settings.cooldown) if settings.cooldown else 1.0
@@ -283,7 +286,7 @@ def schedule(settings: Settings, step: int, done: float) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, task: nn.Module, decay: float) -> None:
-    """Exponential moving average of the weights, from which the last steps' noise is gone."""
+    """Update the exponential moving average of the weights, in which the noise of the last steps averages out."""
     for mean, weight in zip(average.parameters(), task.parameters()):
         mean.lerp_(weight, 1 - decay)
 
@@ -297,10 +300,10 @@ def mean_over_processes(loss: Tensor) -> float:
 
 
 def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
-    """The clock, and whether anybody was asked to stop, the same for all processes.
+    """Make all processes agree on the time, and on whether any of them was asked to stop.
 
-    Each has its own clock and gets its own signal. If they differed in the learning rate, their weights would drift
-    apart; if one left a step earlier than the others, these would wait for it for ever.
+    Each has its own clock and gets its own signal. If their learning rates differed, their weights would drift apart;
+    if one stopped a step before the others, they would wait for it forever.
     """
     if not dist.is_initialized():
         return seconds, stop
@@ -310,13 +313,13 @@ def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool
 
 
 def fast_attention(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
-    """In bfloat16 on a CPU the fused attention's backward pass makes a U-Net step 1.2 times as long."""
+    """No fused attention in bfloat16 on a CPU, where its backward pass makes a U-Net step 1.2 times as long."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and bf16 else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def at_rest(task: Task) -> Iterator[None]:
-    """Evaluation mode, no gradients, and random numbers left as they were."""
+    """Evaluation mode without gradients; afterwards, the random state is what it was before."""
     task.eval()
     with torch.no_grad(), torch.random.fork_rng():
         yield
@@ -324,7 +327,7 @@ def at_rest(task: Task) -> Iterator[None]:
 
 
 class Progress:
-    """A bar in a terminal; in a file, where lines read better, a line every hundred steps."""
+    """A progress bar in a terminal; elsewhere, for instance in a file, a line every hundred steps."""
 
     def __init__(self, settings: Settings, step: int, quiet: bool):
         self.batch_size, self.lines = settings.batch_size, not quiet and not sys.stderr.isatty()
@@ -337,22 +340,23 @@ class Progress:
         if self.lines and step % LINE_EVERY == 0:
             print(f"step {step}, {seconds / 60:.1f} minutes, {said}", file=sys.stderr, flush=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C lets the running step end; the loop then saves and stops. A second Ctrl-C stops at once.
+    """Ctrl-C lets the current step finish; then the loop saves and stops. A second Ctrl-C stops at once.
 
-    A process of torchrun also stops when torchrun itself was killed and can no longer tell it to.
+    A process that torchrun started also stops if torchrun itself was killed and can no longer tell it to.
     """
-    asked, parent = [], os.getppid()
+    asked: list[int] = []
+    parent = os.getppid()
 
-    def ask(number, frame):
+    def ask(number: int, frame: object) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)

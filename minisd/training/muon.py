@@ -1,8 +1,8 @@
-"""Muon: momentum, made orthogonal, is the step. For weights that are matrices.
+"""Muon: an optimiser for weight matrices, whose step is the orthogonalised momentum.
 
-A gradient G = U Σ Vᵀ is usually dominated by a few directions: their singular values are a hundred times the others'.
-A step along G learns those few again and again. Muon keeps the directions and forgets the sizes: it steps along U Vᵀ,
-in which all singular values are 1.
+A gradient G = U Σ Vᵀ is usually dominated by a few directions, whose singular values are a hundred times the others'.
+A step along G learns those few again and again. Muon keeps the directions and forgets their sizes: it steps along U Vᵀ,
+where all singular values are 1.
 
     M ← μ·M + (1 - μ)·G                      momentum
     N = (1 - μ)·G + μ·M                      one look ahead (Nesterov)
@@ -16,17 +16,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic a·s + b·s³ + c·s⁵; steep at 0, so that five steps suffice
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a·s + b·s³ + c·s⁵, which is steep at 0, so that five steps suffice
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """The matrix (rows, columns) with singular values of about 1 (0.7 to 1.2) and the same singular vectors.
 
-    A singular value decomposition would do it exactly, and slowly. Here each step applies a·X + b·(XXᵀ)X + c·(XXᵀ)²X,
-    which changes every singular value s into a·s + b·s³ + c·s⁵ and no singular vector (a Newton-Schulz iteration).
+    A singular value decomposition would do this exactly, but slowly. Here each step computes
+    a·X + b·(XXᵀ)X + c·(XXᵀ)²X, which turns every singular value s into a·s + b·s³ + c·s⁵ and leaves the singular
+    vectors alone (a Newton-Schulz iteration).
 
     Args:
-        dtype: of the matrix products; bfloat16 is exact enough.
+        dtype: of the matrix products; bfloat16 is accurate enough.
     """
     a, b, c = COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
@@ -39,10 +40,10 @@ def orthogonalise(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.flo
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices, and for kernels (out, in, k, k) as matrices (out, in·k·k).
+    """Muon for matrices, and for kernels (out, in, k, k) treated as matrices (out, in·k·k).
 
     Args:
-        parameters: all of two dimensions or more.
+        parameters: each must have two dimensions or more.
         lr: η. Each step changes a weight matrix by this much in every direction, whatever the gradient's size.
         momentum: μ.
         weight_decay: λ.
@@ -58,7 +59,7 @@ class Muon(torch.optim.Optimizer):
                 raise ValueError(f"a parameter has shape {tuple(parameter.shape)}; it must be a matrix or a kernel")
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
             for weight in group["params"]:

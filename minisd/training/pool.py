@@ -1,8 +1,8 @@
-"""The scenes that the U-Net learns from, encoded beforehand: the VAE and the text encoder are frozen, and nothing is
-learnt by encoding the same picture again.
+"""The scenes that the U-Net is trained on, encoded beforehand: the VAE is frozen, so encoding the same picture again
+would be wasted time.
 
-What is kept of a picture is its posterior (mean and standard deviation of the latents), so that each visit can draw
-other latents from it; of its caption, the token ids.
+For each picture the pool keeps the posterior (mean and standard deviation of its latents), from which each visit can
+draw different latents, and for each caption the token ids.
 """
 
 import os
@@ -21,7 +21,7 @@ AT_ONCE = 64  # pictures that are encoded together
 
 
 class Pool:
-    """Tensors with one row per scene, in half precision (token ids: whole numbers), by name."""
+    """Named tensors with one row per scene, in half precision (token ids: integers)."""
 
     def __init__(self, number: int, tensors: dict[str, Tensor]):
         self.number, self.tensors = number, tensors
@@ -36,12 +36,12 @@ class Pool:
 
     @classmethod
     def open(cls, path: Path, number: int, key: str, size: int, encode: Callable[[range], dict[str, Tensor]]) -> "Pool":
-        """Pool `number`: from its file, where an earlier stretch of the run left it, or encoded now and left there.
+        """Pool `number`: read from its file, if an earlier part of the run left it there, or else encoded and saved.
 
         Args:
-            key: what the contents depend on; a file with another key is not read.
-            size: scenes in all.
-            encode: rows for the scenes of these numbers.
+            key: everything that the contents depend on; a file with another key is not used.
+            size: number of scenes.
+            encode: a function from the numbers of some scenes to their rows.
         """
         key = f"{key}, pool {number} of {size} scenes"
         tensors = read(path, key)
@@ -53,7 +53,7 @@ class Pool:
 
 
 def encode_all(indices: range, encode: Callable[[range], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows for all indices. Each process encodes its share; then all have all of it."""
+    """Rows for all indices. Each process encodes its share; then all processes get all rows."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if len(indices) % world:
         raise ValueError(f"pool={len(indices)} cannot be divided among {world} processes")
@@ -67,7 +67,7 @@ def encode_all(indices: range, encode: Callable[[range], dict[str, Tensor]]) -> 
 
 
 def gather(share: Tensor) -> Tensor:
-    """The shares of all processes behind one another."""
+    """The shares of all processes, concatenated."""
     if not dist.is_initialized():
         return share
     shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
@@ -82,7 +82,7 @@ def read(path: Path, key: str) -> dict[str, Tensor] | None:
             if (file.metadata() or {}).get("pool") != key:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
-    except Exception:  # not there, cut off, no safetensors file: it can be made again
+    except Exception:  # missing, truncated, or not a safetensors file: it can be made again
         return None
 
 

@@ -1,13 +1,17 @@
-"""What a run leaves in its folder while it goes on: state.pt, from which it can be resumed, log.csv and scores.csv."""
+"""What a run keeps in its folder: state.pt, from which it can be resumed, log.csv and scores.csv."""
 
 import contextlib
 import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from filelock import FileLock, Timeout
+from torch.optim import Optimizer
+
+from minisd.training.task import Task
 
 KEYS = {"task", "average", "optimizers", "config", "settings", "step", "seconds"}
 LENGTH = ("steps", "minutes", "device", "bf16")  # settings that may change between stretches of one run
@@ -15,7 +19,7 @@ LENGTH = ("steps", "minutes", "device", "bf16")  # settings that may change betw
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Keep a second run out of the folder. The lock ends with the process that holds it, however that ends."""
+    """Keep a second run out of the folder. The lock ends with the process that holds it, however that process ends."""
     lock = FileLock(folder / "run.lock", timeout=0)
     try:
         lock.acquire()
@@ -28,7 +32,8 @@ def only_run_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def save_state(path: Path, task, average, optimizers: Sequence, settings: dict, step: int, seconds: float) -> None:
+def save_state(path: Path, task: Task, average: Task, optimizers: Sequence[Optimizer], settings: dict, step: int,
+               seconds: float) -> None:
     """Write everything needed to resume."""
     state = {"task": task.state_dict(), "average": average.state_dict(),
              "optimizers": [optimizer.state_dict() for optimizer in optimizers],
@@ -37,19 +42,20 @@ def save_state(path: Path, task, average, optimizers: Sequence, settings: dict, 
 
 
 def write(path: Path, contents: dict) -> None:
-    """torch.save, to a new file that takes the old one's place once it is whole."""
+    """torch.save to a new file, which replaces the old one once it is complete."""
     temporary = path.with_suffix(".tmp")
     try:
         torch.save(contents, temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
         raise OSError(f"could not save {path} ({error}); the last good state is kept") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_state(path: Path, task, average, optimizers: Sequence, settings: dict) -> tuple[int, float]:
-    """Put the saved state in place; returns (step, seconds)."""
+def load_state(path: Path, task: Task, average: Task, optimizers: Sequence[Optimizer],
+               settings: dict) -> tuple[int, float]:
+    """Load the saved state into the task, its average and the optimisers. Returns (step, seconds)."""
     state = read(path)
     for what, theirs, ours in (("config", state["config"], task.config()),
                                ("setting", state["settings"], settings)):
@@ -65,14 +71,14 @@ def load_state(path: Path, task, average, optimizers: Sequence, settings: dict) 
 
 
 def read(path: Path) -> dict:
-    """The contents of a state.pt, or an error that names it."""
+    """The contents of a state.pt; errors name the file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: there is nothing to resume")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path} may not be read by you")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # for junk, or a file that was cut off, torch raises a dozen kinds, depending on where
+    except Exception as error:  # torch raises a dozen kinds for junk or a truncated file, depending on where it was cut
         raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
                          "start again in another folder") from None
     if not isinstance(state, dict) or KEYS - state.keys():
@@ -81,7 +87,7 @@ def read(path: Path) -> dict:
 
 
 class Log:
-    """log.csv, one line per step; on resuming, lines of steps after the checkpoint are dropped."""
+    """log.csv, one line per step; when a run is resumed, lines of steps after the checkpoint are dropped."""
 
     COLUMNS = ("step", "seconds", "samples", "loss", "learning_rate", "gradient_norm")
 
@@ -90,7 +96,7 @@ class Log:
         if after and path.exists():
             with path.open(newline="") as file:
                 rows = [row for row in csv.reader(file) if self.is_whole(row) and int(row[0]) <= after]
-        temporary = path.with_suffix(".tmp")  # at no moment is the old log gone and the new one not there
+        temporary = path.with_suffix(".tmp")  # so that there is a complete log at every moment
         with temporary.open("w", newline="") as file:
             csv.writer(file).writerows([self.COLUMNS, *rows])
         os.replace(temporary, path)
@@ -98,17 +104,17 @@ class Log:
         self.writer = csv.writer(self.file)
 
     def is_whole(self, row: list[str]) -> bool:
-        """Not the header, and not a line that a full disk cut off."""
+        """Whether a row is neither the header nor a line that a full disk cut off."""
         return len(row) == len(self.COLUMNS) and row[0].isdigit()
 
     def write(self, step: int, seconds: float, samples: int, loss: float, rate: float, norm: float) -> None:
         self.writer.writerow([step, f"{seconds:.2f}", samples, f"{loss:.6g}", f"{rate:.4g}", f"{norm:.4g}"])
         self.file.flush()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
 

@@ -1,4 +1,4 @@
-"""What the trained models have in common: a task is a model, its data and its loss."""
+"""What all training tasks have in common: a task is a model, its data and its loss."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,24 +8,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-HELD_OUT = 10_000_000  # seed of the pictures that no training run draws
+HELD_OUT = 10_000_000  # a seed that no training run draws its pictures with
 
 
 class Task(nn.Module):
-    """What the loop trains. A subclass adds its networks and the six methods below; its `forward` takes a `Batch` and
-    returns the loss.
+    """What the loop trains. A subclass adds its networks, a `forward` that takes a `Batch` and returns the loss, and
+    those of the methods below that it needs.
 
     Attributes:
-        adamw: parts of names. Muon trains all matrices and kernels but those whose name has one of these: embeddings,
-            the first and last layers, heads. AdamW trains these and all vectors (biases, norms).
-        rates: multiples of AdamW's learning rate, by parameter name; 1 where absent.
+        adamw: parts of parameter names. Muon trains all matrices and kernels except those whose name contains one of
+            these: embeddings, first and last layers, heads. AdamW trains these, and all vectors (biases, norms).
+        rates: factors on AdamW's learning rate, by parameter name; 1 if absent.
     """
 
     adamw: tuple[str, ...] = ()
     rates: Mapping[str, float] = {}
 
     def __init__(self, seed: int = 0):
-        """From here on, the networks' first weights follow from the seed."""
+        """Seed PyTorch, so that the initial weights of networks built after this follow from the seed."""
         super().__init__()
         self.seed = seed
         torch.manual_seed(seed)
@@ -35,18 +35,18 @@ class Task(nn.Module):
         return {}
 
     def prepare(self, folder: Path, step: int) -> None:
-        """Called once, before the first step of a run or of its continuation from `step`; `folder` is the run's."""
+        """Called once, before the first step of a run, or of one resumed after `step` steps; `folder` is the run's."""
 
     def score(self) -> tuple[str, float] | None:
-        """Name and value of one number, measured on pictures never trained on, that says how good the weights are."""
+        """One number that says how good the weights are, measured on pictures never trained on: its name and value."""
         return None
 
     def picture(self) -> Image.Image:
-        """What the weights can do, to look at."""
+        """A picture of what the weights can do so far."""
         raise NotImplementedError
 
     def export(self, folder: Path) -> str:
-        """Write what was learnt into the folder. Returns a line that says what it is and how good."""
+        """Write what was learnt into the folder. Returns a line that says what it is and how good it is."""
         raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ def grid(rows: list[Tensor]) -> Image.Image:
 
 
 def trained(model: str, folder: str) -> Path:
-    """The folder of a model that must be trained before this one."""
+    """The folder of a model that must have been trained before this one; a FileNotFoundError says how to train it."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; `minisd train {model}` makes one, or name another")
     return Path(folder)

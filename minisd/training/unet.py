@@ -1,4 +1,4 @@
-"""Train the U-Net: latents of captioned pictures, noise on top, and the velocity to be predicted."""
+"""Train the U-Net: noise is added to the latents of captioned pictures, and the velocity is to be predicted."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from minisd.blocks import ResidualBlock
 from minisd.emoji.world import EmojiData
 from minisd.pipeline import StableDiffusion
-from minisd.schedulers import DDIMScheduler
+from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
@@ -26,11 +26,11 @@ from minisd.vae import VAE
 MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_block": 1, "norm_num_groups": 16,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 4}
-# Stable Diffusion's noise schedule. The velocity is predicted, not the noise: at the last steps, which decide the
-# colour of a plain background, "predict the noise" is solved by copying the input and teaches nothing about the
-# picture, while v (Salimans & Ho 2022, section 4) is there about the negative picture.
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
-            "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "v_prediction"}
+# Stable Diffusion's noise schedule, but predicting the velocity v instead of the noise: at the noisiest timesteps,
+# which decide the colour of a plain background, "predict the noise" is solved by copying the input and teaches nothing
+# about the picture, whereas v (Salimans & Ho 2022, section 4) is nearly the negative of the picture there.
+SCHEDULE = {field: value for field, value in SD_SCHEDULE.items() if field in DDIMScheduler.DEFAULTS} | {
+    "prediction_type": "v_prediction"}
 PROMPTS = (
     "a 3d render of a red apple on a blue background", "a cartoon of a panda wearing a top hat on a yellow background",
     "a flat icon of a cat face next to a pizza on a white background",
@@ -42,14 +42,14 @@ PROMPTS = (
 @dataclass(frozen=True)
 class Options:
     vae: str = "runs/vae/vae"
-    clip: str = "runs/clip"  # the folder that holds text_encoder and tokenizer
-    start: str | None = None  # a U-Net to begin with
-    pool: int = 100_000  # scenes that are encoded beforehand
-    visits: int = 10  # how often each of them is trained on, on average, before another pool takes its place
-    caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push off from
-    min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weighs all times alike
+    clip: str = "runs/clip"  # the folder that contains text_encoder and tokenizer
+    start: str | None = None  # a U-Net to start from
+    pool: int = 100_000  # number of scenes that are encoded at a time, beforehand
+    visits: int = 10  # how often each of them is trained on, on average, before the next pool replaces it
+    caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push away from
+    min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weights all timesteps equally
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("pool", "visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
@@ -59,7 +59,7 @@ class Options:
 
 
 class Frozen(NamedTuple):
-    """The networks that are used and not trained. (A tuple hides them from `parameters()` and `state_dict()`.)"""
+    """The networks that are used but not trained. (A tuple hides them from `parameters()` and `state_dict()`.)"""
 
     vae: VAE
     text_encoder: TextEncoder
@@ -71,7 +71,7 @@ class Frozen(NamedTuple):
 
 
 class UNetTask(Task):
-    """Loss: weighted mean square of predicted minus true velocity."""
+    """Loss: the weighted mean squared error of the predicted velocity."""
 
     adamw = ("conv_in", "conv_out", "time_embedding")
 
@@ -86,7 +86,7 @@ class UNetTask(Task):
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: Pool | None = None
-        self.folder: Path | None = None
+        self.folder = Path()  # the run's, where the pool lies
 
     def make_unet(self) -> UNet:
         if self.options.start is not None:
@@ -94,7 +94,7 @@ class UNetTask(Task):
         return initialise(UNet(**MINI, cross_attention_dim=self.frozen.text_encoder.config.hidden_size))
 
     def open_unet(self, folder: str) -> UNet:
-        """The U-Net to begin with."""
+        """The U-Net to start from."""
         unet = UNet.from_pretrained(trained("unet", folder), dtype=torch.float32)
         width = self.frozen.text_encoder.config.hidden_size
         if unet.config.cross_attention_dim != width:
@@ -113,11 +113,11 @@ class UNetTask(Task):
         self.folder = folder
 
     def pool_of(self, batch: Batch) -> Pool:
-        """The pool that a batch draws from: each is left after `visits` visits to each of its scenes."""
+        """The pool that a batch draws from: each pool serves for `visits` visits to each of its scenes, on average."""
         samples_before = batch.indices[0] - batch.part.start
         number = samples_before // (self.options.pool * self.options.visits)
         if self.pool is None or self.pool.number != number:
-            self.pool = None  # the old one's memory
+            self.pool = None  # frees the old one's memory
             key = f"{type(self).__name__} seed {self.seed} {self.config()}"
             with self.exact():
                 self.pool = Pool.open(self.folder / "pool.safetensors", number, key, self.options.pool,
@@ -126,7 +126,7 @@ class UNetTask(Task):
 
     @torch.no_grad()
     def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
-        """What a pool holds of some scenes, a row each: mean and std (4, 16, 16), scaled; token_ids (77,)."""
+        """What a pool keeps of some scenes, one row for each: mean and std (4, 16, 16), scaled; token_ids (77,)."""
         images, captions, _ = self.data.batch(indices, seed, split)
         return self.posterior(images) | {"token_ids": self.tokenizer(captions)}
 
@@ -137,7 +137,7 @@ class UNetTask(Task):
         return {"mean": (factor * posterior.mean).cpu(), "std": (factor * posterior.std).cpu()}
 
     def exact(self) -> torch.autocast:
-        """In float32, also inside the loop's autocast."""
+        """Compute in float32 even inside the loop's autocast."""
         return torch.autocast(self.unet.device.type, enabled=False)
 
     # --- the loss ---------------------------------------------------------------------------------------------
@@ -163,20 +163,20 @@ class UNetTask(Task):
         return (self.weight(timesteps) * error.mean(dim=(1, 2, 3))).mean()
 
     def latents(self, pool: Pool, batch: Batch, chosen: Tensor, name: str = "") -> Tensor:
-        """Latents drawn from the posteriors of chosen scenes: other ones at each visit."""
+        """Latents drawn from the posteriors of the chosen scenes: different ones at each visit."""
         mean, std = (pool.rows(f"{name}{what}", chosen, self.unet.device) for what in ("mean", "std"))
         return mean + std * batch.draw(torch.randn, *mean.shape[1:]).to(mean.device)
 
     def inputs(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
-        """What the U-Net is shown: the noisy latents. (The inpainting task adds to them.)"""
+        """The U-Net's input: the noisy latents. (The inpainting task adds channels.)"""
         return noisy
 
     def importance(self, pool: Pool, chosen: Tensor) -> Tensor | float:
-        """How much each latent counts in the loss: all the same. (Not so in the inpainting task.)"""
+        """How much each latent counts in the loss: all the same. (The inpainting task overrides this.)"""
         return 1.0
 
     def weight(self, timesteps: Tensor) -> Tensor:
-        """min(SNR, γ) / (SNR + 1): times with little noise, which look easy and add little, count less."""
+        """min(SNR, γ) / (SNR + 1): timesteps with little noise, which are easy and teach little, count less."""
         if self.options.min_snr is None:
             return torch.ones(len(timesteps), device=timesteps.device)
         alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
@@ -186,8 +186,8 @@ class UNetTask(Task):
     # --- how good it is ---------------------------------------------------------------------------------------
 
     def score(self, count: int = 512) -> tuple[str, float]:
-        """The loss on held-out scenes, always with the same noise and times."""
-        if self.pool is None:  # of the averaged weights, which are not trained and need no other pool
+        """The loss on held-out scenes, always with the same noise and timesteps."""
+        if self.pool is None:  # this is called on the averaged weights, which train on no pool of their own
             with self.exact():
                 held_out = encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
             self.pool = Pool(0, held_out)
@@ -195,16 +195,16 @@ class UNetTask(Task):
         return "held-out loss", float(self.loss(self.pool, batch, caption_dropout=0.0))
 
     def pipeline(self) -> StableDiffusion:
-        """All five parts, to draw with."""
+        """A pipeline of all five parts, to draw with."""
         vae, text_encoder = self.frozen.to(self.unet.device)
         return StableDiffusion(self.tokenizer, text_encoder, self.unet, vae, DDIMScheduler(**SCHEDULE))
 
     def picture(self) -> Image.Image:
-        """Three seeds (down) of twelve prompts (across), which are in `PROMPTS`."""
+        """Three seeds (down) of the twelve `PROMPTS` (across)."""
         sd = self.pipeline()
         rows = [sd.text_to_image(list(PROMPTS), guidance_scale=3.0, generator=torch.Generator().manual_seed(seed),
                                  output="pt", progress=False) for seed in range(3)]
-        return grid([2 * row - 1 for row in rows])
+        return grid([2 * torch.as_tensor(row) - 1 for row in rows])
 
     def export(self, folder: Path) -> str:
         self.unet.save_pretrained(folder / "unet")
@@ -213,7 +213,7 @@ class UNetTask(Task):
 
 
 def fingerprint(*networks: nn.Module, words: dict) -> str:
-    """A short word that changes when a weight of the networks or a word of the vocabulary does."""
+    """A short string that changes whenever a weight of the networks or a word of the vocabulary does."""
     digest = hashlib.sha256(repr(sorted(words)).encode())
     for network in networks:
         digest.update(save({name: weight.contiguous() for name, weight in network.state_dict().items()}))
@@ -221,7 +221,7 @@ def fingerprint(*networks: nn.Module, words: dict) -> str:
 
 
 def initialise(unet: UNet) -> UNet:
-    """Begin with every residual branch at zero: the network starts as the identity and learns what to add."""
+    """Set the last layer of every residual branch to zero: each starts as the identity and learns what to add."""
     for module in unet.modules():
         if isinstance(module, ResidualBlock):
             nn.init.zeros_(module.conv2.weight)

@@ -1,4 +1,4 @@
-"""Train the VAE: pictures to latents and back, with as many details kept and latents as near N(0, 1) as can be."""
+"""Train the VAE: from pictures to latents and back, with as much detail as possible and latents close to N(0, 1)."""
 
 import re
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from minisd.training.loop import Batch
 from minisd.training.task import HELD_OUT, Task, check_positive, grid, trained
 from minisd.vae import VAE
 
-# Channels by resolution of the pictures: latents are 16 × 16 in both.
+# Channels by resolution of the pictures; latents are 16 × 16 either way.
 LEVELS = {64: (24, 48, 96), 128: (16, 24, 48, 96)}
 
 
 @dataclass(frozen=True)
 class Options:
-    resolution: int = 128  # of the pictures: 128 (f = 8, as Stable Diffusion), or 64 (f = 4) to begin with
-    start: str | None = None  # a VAE to begin with, for instance one of 64 pixels, which then grows a level
+    resolution: int = 128  # of the pictures: 128 (f = 8, as in Stable Diffusion), or 64 (f = 4) to start with
+    start: str | None = None  # a VAE to start from; one trained at 64 pixels then grows by a level
     kl_weight: float = 1e-5  # of the KL divergence, in nats per latent number
-    gradient_weight: float = 0.5  # of the error in differences between neighbours, which are edges
+    gradient_weight: float = 0.5  # of the error in the differences between neighbouring pixels, that is, in edges
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.resolution not in LEVELS:
             raise ValueError(f"resolution={self.resolution}: it must be {' or '.join(map(str, LEVELS))}")
         for name in ("kl_weight", "gradient_weight"):
@@ -33,8 +33,8 @@ class Options:
 
 
 class VAETask(Task):
-    """Loss: |x - x̂| + ½ |∇x - ∇x̂| + a little KL, each a mean over numbers (Rombach et al. 2022, appendix G, have a
-    perceptual and an adversarial loss in place of the second)."""
+    """Loss: |x - x̂| + ½ |∇x - ∇x̂| + a little KL, each averaged over all values. (Instead of the second term, Rombach
+    et al. 2022, appendix G, have a perceptual and an adversarial loss.)"""
 
     adamw = ("encoder.conv_in", "decoder.conv_out")
 
@@ -70,7 +70,7 @@ class VAETask(Task):
 
     @torch.no_grad()
     def reconstruct(self, count: int, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Pictures that were not trained on, and what becomes of them: both (count, 3, R, R) in [-1, 1]."""
+        """Pictures that were not trained on, and their reconstructions: both (count, 3, R, R) in [-1, 1]."""
         images, _, _ = self.data.batch(range(first, first + count), HELD_OUT, "heldout", self.options.resolution)
         images = images.to(self.vae.device)
         return images, self.vae.decode(self.vae.encode(images).mode()).float().clamp(-1, 1)
@@ -102,9 +102,10 @@ class VAETask(Task):
 
 
 def grow(small: VAE, large: VAE) -> VAE:
-    """`large`, which has one level more outside, with the weights of `small` wherever they fit (Karras et al. 2018).
+    """`large`, which has one more level on the outside, with the weights of `small` wherever they fit (Karras et al.
+    2018).
 
-    The levels of the encoder are counted from the outside: each is one further in the larger network.
+    The encoder's levels are counted from the outside in, so each has a number one higher in the larger network.
     """
     shifted = {re.sub(r"(?<=^encoder\.down_blocks\.)\d+", lambda number: str(int(number[0]) + 1), name): tensor
                for name, tensor in small.state_dict().items()}
@@ -117,11 +118,11 @@ def grow(small: VAE, large: VAE) -> VAE:
 
 @torch.no_grad()
 def standardise(vae: VAE, latents: Tensor) -> VAE:
-    """The same VAE with latents whose channels all have mean 0 and one standard deviation, as diffusion likes them.
+    """The same VAE, with latents whose channels all have mean 0 and the same standard deviation s, as diffusion needs.
 
-    Channel k of the latents becomes (z - mean_k)·s / std_k. `quant_conv`, the encoder's last layer, can do that, and
-    `post_quant_conv`, the decoder's first, can undo it: pictures that go through both are the same as before. What is
-    left, 1/s for all channels, is the scaling factor.
+    Channel k of the latents becomes (z - mean_k)·s / std_k. `quant_conv`, the encoder's last layer, can do this, and
+    `post_quant_conv`, the decoder's first, can undo it, so reconstructions do not change. What remains is to divide all
+    channels by s: 1/s is the scaling factor.
 
     Args:
         latents: (N, 4, h, w), a sample of the VAE's latents.

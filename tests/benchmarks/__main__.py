@@ -1,10 +1,10 @@
-"""minisd beside diffusers: the same weights and inputs, in turn (A B A B …), as a table of ratios.
+"""minisd against diffusers: the same weights and inputs, run alternately (A B A B …), as a table of ratios.
 
     python -m tests.benchmarks --size mini               # a minute
     python -m tests.benchmarks --size sd15 --readme sd15 # twenty minutes on two cores, 12 GB; README's table and figure
 
-Below 1 is faster or smaller. Before anything is timed, the outputs must agree. For Stable Diffusion's sizes random
-weights in the published layout serve, which cost as much as real ones.
+A ratio below 1 means that minisd is faster or smaller. The outputs must agree before anything is timed. For Stable
+Diffusion's sizes the weights are random, in the published layout: they cost as much time as real ones.
 """
 
 import argparse
@@ -27,8 +27,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("mini", "sd15", "sd21"), default="mini")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", nargs="+", choices=rows.GROUPS, default=rows.GROUPS, help="some groups of rows")
-    parser.add_argument("--readme", metavar="PLACE", help="write README's table of that name, and the growth figure")
+    parser.add_argument("--only", nargs="+", choices=rows.GROUPS, default=rows.GROUPS, help="only these groups of rows")
+    parser.add_argument("--readme", metavar="PLACE", help="write this table of the README, and the growth figure")
     options = parser.parse_args()
     device = torch.device(options.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def main() -> int:
             found.append(row)
     made = f"\n\n{machine(device, options)}\n"
     print("\n" + as_table(found) + made)
-    if options.readme:  # how things grow is read better off the figure
+    if options.readme:  # the README shows growth as a figure instead
         write(as_table([row for row in found if not row.what.startswith("growth")]) + made, options.readme)
     return int(any(row.missed for row in found))
 
@@ -54,7 +54,7 @@ def machine(device: torch.device, options: argparse.Namespace) -> str:
 
 
 def write(table: str, place: str) -> None:
-    """Put the table between README's marks of that name."""
+    """Put the table between the README's markers of that name."""
     readme, begin, end = ROOT / "README.md", f"<!-- benchmarks {place} -->\n", f"<!-- /benchmarks {place} -->"
     before, rest = readme.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)

@@ -2,9 +2,8 @@
 
     python tests/benchmarks/data_speed.py
 
-The data must never be what training waits for: the aim is 200 scenes of 128 pixels with their captions a second, and
-one second to load. Seconds are those of the process, not of the clock, so that other programs do not count. The exit
-status is 1 where an aim is missed.
+Training must never wait for the data: the goals are 200 captioned scenes of 128 pixels per second, and one second to
+load. Times are CPU times of the process, so that other programs do not count. The exit status is 1 if a goal is missed.
 """
 
 import argparse

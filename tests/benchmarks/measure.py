@@ -1,4 +1,4 @@
-"""Time and memory of two ways to do the same thing, measured in turn."""
+"""Time and memory of two ways to do the same thing, measured alternately."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from torch.profiler import profile
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what minisd and diffusers take, in the same unit."""
+    """One line of the table: how much minisd and diffusers take, in the same unit."""
 
     what: str
     ours: float
@@ -42,9 +42,9 @@ def as_table(rows: list[Row]) -> str:
 
 def seconds(ours: Callable, theirs: Callable, device: torch.device, turns: int = 5,
             at_least: float = 10) -> tuple[float, float]:
-    """Medians of the two, run in turn after one run each to warm up: `turns` times and for `at_least` so many seconds.
+    """Median times of the two, run alternately after one warm-up run each, for `turns` turns and `at_least` seconds.
 
-    On a machine that others use too, five runs of some milliseconds say little.
+    On a machine that others use, too, five runs of a few milliseconds say little.
     """
     def timed(function) -> float:
         start = time.perf_counter()
@@ -80,7 +80,7 @@ def peak(function: Callable, device: torch.device) -> float:
 
 PROGRAM = """
 import re, time
-def high():  # of Linux; resource.getrusage would count the parent's memory too
+def high():  # Linux only; resource.getrusage would count the parent's memory, too
     with open("/proc/self/status") as status:
         return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]) / 1024
 {before}
@@ -91,9 +91,9 @@ print(time.perf_counter() - start, high() - low)
 
 
 def fresh(ours: tuple[str, str], theirs: tuple[str, str], turns: int) -> tuple[tuple, tuple]:
-    """(seconds, MB) of two pieces of code, each in a fresh process, in turn; each is (what goes before, what counts).
+    """(seconds, MB) of two pieces of code, run alternately, each time in a fresh process.
 
-    MB is by how much the process's largest size grew.
+    Each is a pair: code that is run first, and code that is measured. MB is how much the process's peak size grew.
     """
     def run(before: str, measured: str) -> list[float]:
         program = PROGRAM.format(before=before, measured=measured)

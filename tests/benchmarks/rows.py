@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from minisd import StableDiffusion, TextEncoder, Tokenizer, UNet, plot
-from minisd.checkpoint import SD_SCHEDULE, fast_dtype
+from minisd.checkpoint import fast_dtype
 from minisd.files import assets_folder
-from minisd.schedulers import DDIMScheduler
+from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.training.loop import fast_attention
 from minisd.vae import VAE
 from tests.benchmarks.measure import Row, fresh, peak, seconds
@@ -25,7 +25,7 @@ SD21_TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_head
 
 
 def all_rows(size: str, device: torch.device, folder: Path, only: Sequence[str]) -> Iterator[Row]:
-    """The rows of these groups, one after the other: mini is trained, Stable Diffusion is drawn larger and larger."""
+    """The rows of these groups. Only mini has training rows; only Stable Diffusion has rows for growing sizes."""
     functions = import_rows, loading_rows, unet_rows, vae_rows, picture_rows, training_rows, growth_rows
     groups = dict(zip(GROUPS, functions))
     del groups["growth" if size == "mini" else "training"]
@@ -37,7 +37,7 @@ def all_rows(size: str, device: torch.device, folder: Path, only: Sequence[str])
 
 
 def weights(size: str, folder: Path) -> Path:
-    """A folder in the published layout: mini's, or random numbers of Stable Diffusion's size, float32."""
+    """A folder in the published layout: mini's, or random float32 weights of Stable Diffusion's size."""
     if size == "mini":
         return assets_folder() / "mini"
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def weights(size: str, folder: Path) -> Path:
 
 
 def pipelines(source: Path, device: torch.device, dtype: torch.dtype):
-    """(ours, theirs), with the same weights in memory once, and the same sampler."""
+    """(ours, theirs): two pipelines with the same weights and the same sampler."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def pipelines(source: Path, device: torch.device, dtype: torch.dtype):
 
 
 def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
-    """float32 to 1e-4; in bfloat16, which has three digits, on the average."""
+    """Compare to 1e-4 in float32; in bfloat16, which has three digits, compare the mean difference only."""
     apart = (one.float() - other.float()).abs()
     assert apart.max() < 1e-4 if one.dtype == torch.float32 else apart.mean() < 0.02, apart.max()
 
@@ -71,8 +71,8 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
 def import_rows(size, device, source) -> Iterator[Row]:
     code = [("", "from minisd import StableDiffusion"), ("", "from diffusers import StableDiffusionPipeline")]
     (time, memory), (their_time, their_memory) = fresh(*code, turns=5)
-    yield Row("importing, fresh process: time", time, their_time, "s", 0.4)
-    yield Row("importing: memory", memory, their_memory, "MB", 0.6)
+    yield Row("import in a fresh process: time", time, their_time, "s", 0.4)
+    yield Row("import: memory", memory, their_memory, "MB", 0.6)
 
 
 def loading_rows(size, device, source) -> Iterator[Row]:
@@ -82,14 +82,14 @@ def loading_rows(size, device, source) -> Iterator[Row]:
               f"p = StableDiffusionPipeline.from_pretrained({str(source)!r}, safety_checker=None)")
     (time, _), (their_time, _) = fresh(ours, theirs, turns=3)
     yield Row(f"loading {size}, float32: time", time, their_time, "s", 0.5)
-    for part in ("unet", "vae", "text_encoder"):  # weights lie in the file until they are used: so use them
+    for part in ("unet", "vae", "text_encoder"):  # weights stay in the file until they are used, so use them
         ours = (ours[0], ours[1] + f"; [x.sum() for x in sd.{part}.parameters()]")
         theirs = (theirs[0], theirs[1] + f"; [x.sum() for x in p.{part}.parameters()]")
     (time, memory), (their_time, _) = fresh(ours, theirs, turns=3)
-    yield Row(f"loading {size}, and every weight looked at: time", time, their_time, "s")
+    yield Row(f"loading {size}, and reading every weight: time", time, their_time, "s")
     size_of_files = sum(path.stat().st_size for path in source.glob("*/*.safetensors")) / 2**20
     if size != "mini":  # mini's files are in half precision
-        yield Row("loading: peak memory ÷ the weights'", memory, size_of_files, "MB", 1.1)
+        yield Row("loading: peak memory, against the size of the weights", memory, size_of_files, "MB", 1.1)
 
 
 def inputs(unet, batch: int, device, dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,7 +108,7 @@ def unet_rows(size, device, source) -> Iterator[Row]:
     times = seconds(lambda: ours(*given), lambda: theirs(*given), device)
     goal = 0.95 if device.type == "cpu" else 0.85
     yield Row(f"U-Net {size}, one step with guidance, {name(base)}", *times, "s", goal)
-    if size != "mini" and device.type == "cpu":  # mini's files are in half precision as they are
+    if size != "mini" and device.type == "cpu":  # mini's files are in half precision anyway
         ours.to(memory_format=torch.channels_last)  # what from_pretrained does with weights that it converts
         times = seconds(lambda: ours(*given), lambda: theirs(*given), device)
         yield Row(f"U-Net {size}, {name(base)}, from files in half precision", *times, "s", goal)
@@ -169,21 +169,21 @@ def picture_rows(size, device, source) -> Iterator[Row]:
     memory = peak(lambda: draw_ours(steps=1), device), peak(lambda: draw_theirs(steps=1), device)
     yield Row("text to picture: peak memory, weights included", *(held + m for m in memory), "MB",
               0.95 if size != "mini" else None)
-    yield Row("text to picture: peak memory beside the weights", *memory, "MB")
+    yield Row("text to picture: peak memory on top of the weights", *memory, "MB")
     if (fast := fast_dtype(device)) != base:
         quick = StableDiffusion.from_pretrained(source, device, fast, scheduler="ddim")
         times = seconds(lambda: draw_ours(quick), draw_theirs, device, turns=5 if size == "mini" else 2)
         yield Row(f"text to picture, our {name(fast)} against their {name(base)}", *times, "s",
                   0.7 if size == "mini" else None)
-        yield Row("text to picture, so: peak memory, weights included",
+        yield Row(f"text to picture, our {name(fast)}: peak memory, weights included",
                   held / 2 + peak(lambda: draw_ours(quick, 1), device), held + memory[1], "MB", 0.95)
 
 
 def training_rows(size, device, source) -> Iterator[Row]:
-    """A step with our settings (autocast, fused AdamW) against plain ones, batch 32.
+    """A step with our settings (autocast, fused AdamW) against one with PyTorch's defaults, batch 32.
 
-    Then against a step as diffusers' `train_text_to_image.py` takes it, which encodes pictures and captions each time;
-    `minisd train` has encoded them once, before the first step.
+    Then against a step of diffusers' `train_text_to_image.py`, which encodes pictures and captions every time;
+    `minisd train` encodes them once, beforehand.
     """
     from diffusers import UNet2DConditionModel
 
@@ -210,7 +210,7 @@ def training_rows(size, device, source) -> Iterator[Row]:
             step(fused, ours)
 
     times = seconds(our_step, lambda: step(plain, lambda *given: theirs(*given).sample), device)
-    yield Row("training step of the mini U-Net, our settings against plain ones", *times, "s", 0.75)
+    yield Row("training step of the mini U-Net, our settings against PyTorch's defaults", *times, "s", 0.75)
 
     side = given[0].shape[-1] * pipeline.vae_scale_factor
     images = torch.rand(32, 3, side, side, device=device) * 2 - 1
@@ -223,13 +223,13 @@ def training_rows(size, device, source) -> Iterator[Row]:
         step(plain, lambda *_: theirs(latents, given[1], context).sample)
 
     times = seconds(our_step, their_step, device)
-    yield Row("training step, encoded beforehand as ours against encoding in each as diffusers' script", *times, "s",
-              0.75)
+    yield Row("training step, ours on latents encoded beforehand against encoding in each as diffusers' script does",
+              *times, "s", 0.75)
 
 
 @torch.no_grad()
 def growth_rows(size, device, source) -> Iterator[Row]:
-    """U-Net and decoder at four sizes, in what the device is fast in on both sides; also drawn."""
+    """U-Net and decoder at four sizes, both sides in the dtype that is fast on the device; draws the figure, too."""
     dtype = fast_dtype(device)
     ours, theirs = pipelines(source, device, dtype)
     def compare(job: str, pixels: int, our_job, their_job) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Where the notebooks are, and how their text is taken out."""
+"""Where the notebooks are, and how to extract their text."""
 
 from pathlib import Path
 

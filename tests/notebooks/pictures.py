@@ -1,11 +1,11 @@
-"""nbval compares what a cell prints, but not its pictures: this does, for every notebook that pytest runs.
+"""nbval compares what a cell prints, but not its pictures. This does, for every notebook that pytest runs.
 
-A picture that was drawn again on another processor differs by rounding; one with another seed, formula or axis differs
-by far more (a wrong seed 11 dB, an axis 3 % longer 24 dB). The gate between the two is 30 dB.
+A picture that is drawn again on another processor differs by rounding only; one with another seed, formula or axis
+differs far more: a wrong seed brings the PSNR down to 11 dB, an axis that is 3 % longer to 24 dB. The threshold is 30.
 
-Where a network is trained in single precision and then shown, rounding adds up over the steps: notebook 06's ablations,
-computed without AVX, were 23 dB like the stored ones. Such cells are tagged `trained-here`, and their gate is 20 dB.
-Where a training can afford double precision (02 and 04), every computer gets the same network, and no tag is needed.
+If a network is trained in single precision in the notebook, rounding adds up over the steps: notebook 06's ablations,
+computed without AVX, came within 23 dB of the stored ones. Such cells are tagged `trained-here`; their threshold is 20.
+Where training can afford double precision (02 and 04), every computer gets the same network, and no tag is needed.
 """
 
 import base64
@@ -26,7 +26,7 @@ def pngs(outputs: list) -> list[np.ndarray]:
 
 
 def difference(stored: np.ndarray, drawn: np.ndarray, least: float = LEAST) -> str | None:
-    """What is wrong with a picture, or None."""
+    """A message that says what is wrong with a picture, or None."""
     if stored.shape != drawn.shape:
         return f"the stored picture has the shape {stored.shape}, the one drawn now {drawn.shape}"
     squared = float(np.square(stored - drawn).mean())
@@ -36,7 +36,7 @@ def difference(stored: np.ndarray, drawn: np.ndarray, least: float = LEAST) -> s
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    """Kernels start here; they are to round as a reader's do, and not as tests/conftest.py asks for."""
+    """Kernels start here; they should round as a reader's does, not as tests/conftest.py asks the tests to."""
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(item, IPyNbCell):
             patch.delenv("MKL_CBWR", raising=False)

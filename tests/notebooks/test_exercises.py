@@ -1,4 +1,4 @@
-"""Every exercise: left undone it says so, its solution is right, and what people get wrong is answered by a hint."""
+"""Every exercise: left undone it says so, its solution is right, and common mistakes get a hint."""
 
 import ast
 import contextlib
@@ -18,7 +18,7 @@ STUB = re.compile(r"^def (exercise_\d+_\d+)\(.*?check\(\1\)", re.DOTALL | re.MUL
 
 
 def answers(paths) -> dict[str, tuple]:
-    """Exercise → the notebook and the cell that asks for it, or answers it."""
+    """Exercise → the notebook and the cell that poses it, or that answers it."""
     found = {}
     for path in paths:
         for cell in code_cells(read(path)):
@@ -32,10 +32,10 @@ STUBS, SOLVED = answers(CHAPTERS), answers(SOLUTIONS)
 
 
 def run(source: str, before: list[str], capsys) -> str:
-    """What a cell prints last, after what it builds on."""
+    """The last line that a cell prints, once the code that it builds on has run."""
     scope = {"check": check, "torch": torch}
     for statement in before:
-        with contextlib.suppress(NameError):  # a function that needs the experiments, which were left out
+        with contextlib.suppress(NameError):  # something that needs the experiments, which are left out
             exec(statement, scope)
     capsys.readouterr()
     exec(source, scope)
@@ -43,7 +43,7 @@ def run(source: str, before: list[str], capsys) -> str:
 
 
 def preamble(path, until) -> list[str]:
-    """The imports, functions and constants of the cells above: what an answer may build on, without the experiments."""
+    """The imports, functions and classes of the cells above: what an answer may build on, without the experiments."""
     kept = []
     for cell in code_cells(read(path)):
         if cell.id == until.id:
@@ -96,7 +96,7 @@ def test_each_has_two_mistakes_or_more_and_their_hints_differ(name):
     assert len(WRONG[name]) >= 2
     assert len({hint for _, hint in WRONG[name]}) >= 2
     assert exercise.cases()
-    for hint, mistake in exercise.mistakes.items():  # a mistake that is none would call right answers wrong
+    for hint, mistake in exercise.mistakes.items():  # a "mistake" that is right would make right answers wrong
         assert verdict(mistake, exercise) == f"not yet. {hint}"
 
 

@@ -1,4 +1,4 @@
-"""What every notebook keeps to, whatever it is about."""
+"""Rules that every notebook follows, whatever it is about."""
 
 import json
 import re
@@ -19,7 +19,7 @@ RUNS_IN = re.compile(r"Runs in: (\d+) (seconds?|minutes?) on two CPU cores · me
 
 
 def seconds(cell) -> float:
-    """How long a cell ran when the notebook was last executed; Jupyter notes it in its metadata."""
+    """How long a cell ran when the notebook was last executed; Jupyter records it in the metadata."""
     times = cell.metadata["execution"]
     begin, end = (datetime.fromisoformat(times[key].replace("Z", "+00:00"))
                   for key in ("iopub.execute_input", "shell.execute_reply"))
@@ -87,7 +87,7 @@ def test_pictures_have_an_alternative_text(path):
 
 
 def test_it_compares_something(path):
-    """nbval passes a notebook without outputs; so there must be some, and none may be exempt without a reason."""
+    """nbval passes a notebook that has no outputs, so there must be some, and none may be exempt."""
     cells = code_cells(read(path))
     assert sum(bool(printed(cell)) for cell in cells) >= 3
     assert not any(re.search("NBVAL_(SKIP|IGNORE)", cell.source) for cell in cells)

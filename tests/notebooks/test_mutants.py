@@ -1,6 +1,6 @@
-"""The notebooks are a regression test of the package: a constant that changes there makes one of them fail.
+"""The notebooks are a regression test for the package: if a constant in it changes, one of them fails.
 
-Each mutant is a copy of `minisd` with one change, put before the real one on the path of the notebook's kernel.
+Each mutant is a copy of `minisd` with one change, which the notebook's kernel imports instead of the real one.
 """
 
 import os
@@ -12,22 +12,22 @@ import pytest
 
 from tests.notebooks.files import ROOT
 
-# notebook, file, what stands there, what the mutant has instead
+# notebook, file, the original code, the mutant's code
 MUTANTS = [
     ("00_first_picture", "pipeline.py", "guidance_scale * (positive - negative)",
      "1.05 * guidance_scale * (positive - negative)"),
     ("01_noise", "schedulers/schedule.py", "+ 0.008) / 1.008", "+ 0.012) / 1.012"),
-    ("01_noise", "schedulers/base.py", "alpha * x0 + sigma * noise", "alpha * x0 + sigma * noise * 0.98"),
-    ("02_ddpm", "schedulers/ddpm.py", "variance**0.5 * randn", "variance**0.48 * randn"),
-    ("03_samplers", "schedulers/lms.py", "eps][-4:]", "eps][-3:]"),
-    ("03_samplers", "schedulers/dpmsolver.py", "phi / 2 if self", "phi / 2.05 if self"),
+    ("01_noise", "schedulers/mixture.py", "a * x0 + b * noise", "a * x0 + b * noise * 0.98"),
+    ("02_ddpm", "schedulers/ddpm.py", "variance**0.5 * noise", "variance**0.48 * noise"),
+    ("03_samplers", "schedulers/lms.py", "memory = 3", "memory = 2"),
+    ("03_samplers", "schedulers/dpmsolver.py", "phi / 2 if solver_type", "phi / 2.05 if solver_type"),
     ("04_vae", "vae.py", "(0.5 * self.log_variance).exp()", "(0.51 * self.log_variance).exp()"),
     ("04_vae", "blocks.py", "(0, 1, 0, 1)", "(1, 0, 1, 0)"),
     ("05_text", "text_encoder.py", "torch.sigmoid(1.702 * x)", "torch.sigmoid(1.6 * x)"),
     ("05_text", "attention.py", "is_causal=causal", "is_causal=False"),
     ("06_unet", "unet.py", "angles.cos(), angles.sin()", "angles.sin(), angles.cos()"),
     ("06_unet", "transformer.py", "F.gelu(gate).mul_(value)", "F.silu(gate).mul_(value)"),
-    ("07_training", "schedulers/base.py", "alpha * noise - sigma * x0", "alpha * noise - 0.98 * sigma * x0"),
+    ("07_training", "schedulers/mixture.py", "a * noise - b * x0", "a * noise - 0.98 * b * x0"),
     ("09_image_to_image", "pipeline.py", "int(num_inference_steps * strength)",
      "round(num_inference_steps * strength + 0.6)"),
     ("10_inpainting", "pipeline.py", "timesteps[i + 1: i + 2].repeat(len(known))",
@@ -41,7 +41,7 @@ MUTANTS = [
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A project with the package and the notebooks, whose package may be changed."""
+    """A copy of the project, with links to the notebooks and a package that may be changed."""
     folder = tmp_path_factory.mktemp("mutants")
     shutil.copytree(ROOT / "minisd", folder / "minisd", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("assets", "notebooks", "tests", "conftest.py", "pyproject.toml"):

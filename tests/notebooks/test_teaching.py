@@ -1,4 +1,4 @@
-"""The teacher's pages: terms stand where they are said to, plans add up, exam answers are right, commands work."""
+"""The teacher's pages: terms occur where the glossary says, plans add up, exam answers are right, commands work."""
 
 import csv
 import importlib
@@ -34,7 +34,7 @@ PAGES = dict(re.findall(r"^### (\d\d) · .*?\n(.*?)(?=^### |\Z)", TEACHING, re.M
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
-    """The cells of the table under a heading, without its head."""
+    """The cells of the table under a heading, without the header row."""
     section = re.search(rf"^##+ {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
     lines = [line for line in section.splitlines() if line.startswith("|")][2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -53,7 +53,7 @@ def formulas(text: str) -> list[str]:
 
 
 def letters(formula: str) -> set[str]:
-    """What a formula is made of: letters, Greek ones, letters with an accent; without signs and words."""
+    """The symbols of a formula: Latin and Greek letters, with or without accents, but no signs and no words."""
     formula = re.sub(r"\\(?:text|operatorname|begin|end)\s*\{[^}]*\}", " ", formula)
     found = re.findall(rf"{ACCENTS}\s*\{{?\s*\\?[A-Za-z]+|\\[A-Za-z]+|[A-Za-z]", formula)
     return {re.sub(r"[\s{]", "", letter) for letter in found} - SIGNS
@@ -118,7 +118,7 @@ def sections(text: str) -> list[tuple[str, str]]:
 
 
 def reading(chosen: list[tuple[str, str]]) -> float:
-    """Minutes: a chapter's, by the share of its sections."""
+    """Minutes of reading: each section counts as an equal share of its chapter's."""
     return sum(MINUTES[chapter][0] / len(HEADINGS[chapter]) for chapter, _ in chosen)
 
 
@@ -221,7 +221,7 @@ UNTRAINED = contrastive_loss(*torch.full((2, 64, 8), 8**-0.5), 1.0)
 with torch.device("meta"):
     CONVOLUTION = sum(one.numel() for one in torch.nn.Conv2d(320, 320, 3, padding=1).parameters())
 
-# a part of the question, and how its answer is computed
+# part of the question: how its answer is computed
 COMPUTED = {
     "latents 4 × 64 × 64. How many times fewer?": 3 * 512**2 / (4 * 64**2),
     "Which seed draws the third": 10 + 2,
@@ -294,7 +294,7 @@ def test_every_number_of_the_exam_is_computed():
 
 
 def commands(target: str, chapters: list, out) -> list[list[str]]:
-    """What `make target` runs, for some notebooks and another folder than out."""
+    """The commands that `make target` runs, for the given notebooks and output folder."""
     variables = dict(re.findall(r"^(\w+) [:?]= (.*)", MAKEFILE, re.MULTILINE))
     lines = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)[1].splitlines()
     found = []
@@ -308,7 +308,7 @@ def commands(target: str, chapters: list, out) -> list[list[str]]:
 
 
 def nbconvert(target: str, out) -> None:
-    """The line of a target of the Makefile that converts, for notebook 01."""
+    """Run the conversion of a Makefile target, for notebook 01."""
     line, = (words for words in commands(target, CHAPTERS[1:2], out) if "nbconvert" in words)
     done = subprocess.run([sys.executable, "-m", *line[1:]], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -358,7 +358,7 @@ def test_slides_and_pages(tmp_path, target, name):
         assert "exercise_1_1" in page
 
 
-# --- answers that are handed in ----------------------------------------------------------------------------------
+# --- answers that were handed in ---------------------------------------------------------------------------------
 
 FIRST, THIRD = "def exercise_9_1(steps, strength):\n    ", "def exercise_9_3(times, strength):\n    "
 RIGHT = f"{FIRST}return int(steps * strength)"
@@ -386,7 +386,7 @@ HANDED_IN = {  # the notebook's cells
                "return EXERCISES['9.1'].right(steps, strength)"],
     "bad cells beside it": ["import os\nos.remove('keep')", "!rm keep", "while True:\n    pass", RIGHT],
 }
-SIGNS_OF = {  # of 9.1; of all others it is "?"
+SIGNS_OF = {  # the sign of 9.1; for all others it is "?"
     "right": "right", "over two lines": "right", "notebook's words": "right", "wrong": "wrong", "no return": "wrong",
     "stub": "-", "stub below": "right", "not Python": "wrong",
     "changes its arguments": "-", "printed": "wrong", "bad cells beside it": "right",

@@ -9,7 +9,7 @@ import torch
 from minisd import VAE, TextEncoder, UNet
 from tests.tiny import quietly
 
-SD15_UNET = {  # config.json of stable-diffusion-v1-5, its fields and their spelling
+SD15_UNET = {  # the config.json of stable-diffusion-v1-5, with its own fields
     "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu", "attention_head_dim": 8,
     "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": False, "cross_attention_dim": 768,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
@@ -83,17 +83,17 @@ def test_vae_names_shapes_and_count():
 def test_text_encoder_names_shapes_and_count(version):
     with torch.device("meta"):
         ours = TextEncoder(**TEXT_ENCODERS[version])
-    # transformers 5 leaves out the prefix that all published files have
+    # transformers 5 omits the prefix that all published files have
     assert shapes(ours) == shapes(their_network("text_encoder", TEXT_ENCODERS[version]), "text_model.")
     assert ours.num_parameters() == TEXT_PARAMETERS[version]
 
 
 def fill(network, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights of a sensible size for all parameters of a network on the meta device."""
+    """Random weights of sensible magnitude for all parameters of a network on the meta device."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, tensor in network.state_dict().items():
-        if tensor.ndim == 1:  # biases small, scales of norms around one
+        if tensor.ndim == 1:  # small biases, norm scales around one
             weights[name] = torch.full(tensor.shape, 1.0 if name.endswith("weight") else 0.01)
         else:
             fan_in = tensor[0].numel()
@@ -102,7 +102,7 @@ def fill(network, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def both(name: str, ours_class, config: dict):
-    """Our network and theirs around the very same tensors."""
+    """Our network and theirs, sharing the very same tensors."""
     theirs = their_network(name, config)
     weights = fill(theirs)
     theirs.load_state_dict(weights, assign=True)
@@ -120,7 +120,7 @@ def test_full_size_unet_once():
 
 
 def test_full_size_vae_once():
-    """In float64: in float32 theirs differs by 1.8e-5 from itself in another memory layout, on some processors."""
+    """In float64, because in float32 theirs differs from itself by 1.8e-5 in another memory layout on some CPUs."""
     ours, theirs = both("vae", VAE, VAE_CONFIG)
     ours, theirs = ours.double(), theirs.double()
     torch.manual_seed(0)

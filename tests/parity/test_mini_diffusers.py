@@ -1,4 +1,4 @@
-"""diffusers opens the folders that ship, and draws the same pictures from them."""
+"""diffusers opens the folders that ship with minisd, and draws the same pictures."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_mini_inpaint(references):
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 24:64] = 1
     ours = StableDiffusion.from_pretrained("mini-inpaint", device="cpu")
-    # the masked image is encoded at random: once with their generator, once with ours, from the same state
+    # encoding the masked image draws random numbers: theirs and ours come from generators in the same state
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     expected = quietly(theirs, PROMPT, image=image, mask_image=mask, height=64, width=64, num_inference_steps=5,
                        guidance_scale=3.0, strength=1.0, latents=latents, output_type="pt",

@@ -120,7 +120,7 @@ def test_attention_maps_are_handed_out_and_change_nothing():
     assert set(maps) == {"down_blocks.0.attentions.0", "down_blocks.0.attentions.1", "mid_block.attentions.0",
                          "up_blocks.1.attentions.0", "up_blocks.1.attentions.1", "up_blocks.1.attentions.2"}
     for name, calls in maps.items():
-        assert len(calls) == 2  # and none from after the `with`, nor from that inside it
+        assert len(calls) == 2  # none from after the `with`, nor from the nested one
         assert len(inner[name]) == 1
         assert calls[0].shape == (2, 8, 16 if name.startswith("mid") else 64, 77)
         torch.testing.assert_close(calls[0].sum(-1), torch.ones(calls[0].shape[:-1]))
@@ -153,7 +153,7 @@ def table() -> str:
     diffusers, transformers = references()
     versions = ", ".join(f"{library.__name__} {library.__version__.split('+')[0]}"
                          for library in (torch, diffusers, transformers))
-    rows.append(f"\nSmall configs of each kind, the same layout in memory on both sides; measured with {versions}.")
+    rows.append(f"\nSmall configs of each kind, with the same memory layout on both sides; measured with {versions}.")
     return "\n".join(rows)
 
 

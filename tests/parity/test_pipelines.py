@@ -1,4 +1,4 @@
-"""The whole pipeline, all three jobs, draws the same picture as diffusers' own, from the same folder and noise."""
+"""The whole pipeline, in all three jobs, draws the same picture as diffusers', from the same folder and noise."""
 
 import json
 
@@ -34,7 +34,7 @@ def theirs_from(folder, pipeline=StableDiffusionPipeline):
 
 
 def as_job(theirs, pipeline):
-    """The same parts in another of diffusers' pipelines."""
+    """The same parts in a different diffusers pipeline."""
     other = quietly(pipeline, **theirs.components, requires_safety_checker=False)
     other.set_progress_bar_config(disable=True)
     return other
@@ -61,7 +61,7 @@ def mask() -> Image.Image:
 
 @pytest.fixture(params=SCHEDULERS)
 def pair(request, tiny):
-    """(ours, theirs) with the same sampler made of the same config."""
+    """(ours, theirs), each with its own version of the same sampler, made from the same config."""
     ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
     config = json.loads((tiny["sd1"] / "scheduler/scheduler_config.json").read_text()) | {"clip_sample": False}
     ours.set_scheduler(getattr(minisd, request.param).from_config(config))
@@ -90,8 +90,8 @@ def test_image_to_image(pair, image, strength):
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_inpaint_with_four_channels(pair, image, mask, strength):
     ours, theirs = pair
-    # diffusers encodes the masked image even where a 4-channel U-Net never sees it; given ready-made latents it does
-    # not, and so draws as many random numbers as we do
+    # diffusers encodes the masked image even if a 4-channel U-Net never sees it, unless it is given its latents; then
+    # it draws as many random numbers as we do
     expected = draw(as_job(theirs, StableDiffusionInpaintPipeline), CAPTIONS[0], image=image, mask_image=mask,
                     masked_image_latents=torch.zeros(1, 4, 8, 8), height=64, width=64, strength=strength,
                     generator=seeded(), **SHARED)
@@ -133,7 +133,7 @@ def generators() -> list[torch.Generator]:
 
 @pytest.fixture(scope="module")
 def oblong() -> dict:
-    """Two pictures that are not square, with masks whose edges lie between latents."""
+    """Two non-square pictures, with masks whose edges fall between latents."""
     rng = np.random.default_rng(1)
     pictures = [Image.fromarray(rng.integers(0, 256, (48, 72, 3), dtype=np.uint8)) for _ in range(2)]
     masks = torch.zeros(2, 1, 48, 72)
@@ -183,7 +183,7 @@ def test_no_guidance(tiny, latents):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_are_interchangeable(tiny, latents, image, name):
-    """Ours in their pipeline, and theirs in ours, both draw what theirs draws at home."""
+    """Ours in their pipeline and theirs in ours both draw what theirs draws in its own pipeline."""
     ours, theirs = StableDiffusion.from_pretrained(tiny["sd1"]), theirs_from(tiny["sd1"])
     config = json.loads((tiny["sd1"] / "scheduler/scheduler_config.json").read_text()) | {"clip_sample": False}
     theirs.scheduler = getattr(diffusers, name).from_config(config)

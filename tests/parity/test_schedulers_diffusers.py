@@ -1,4 +1,4 @@
-"""The eight samplers beside those of diffusers: tables, single steps, whole runs, and inside its pipelines."""
+"""The eight samplers against those of diffusers: tables, single steps, whole runs, and inside its pipelines."""
 
 import inspect
 from functools import cache
@@ -16,22 +16,22 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
       "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
 RTOL = 1e-5
 
-# Warnings of diffusers' own: it deprecates "dpmsolver", which folders out there still say, and is behind numpy.
+# diffusers' own warnings: it deprecates "dpmsolver", which published folders still contain, and lags behind NumPy.
 pytestmark = [pytest.mark.filterwarnings("ignore:.*algorithm_types dpmsolver.*:FutureWarning"),
               pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 
 def pair(name, **config):
-    """minisd's scheduler and diffusers', made from the same config, without the fields that they do not have."""
+    """minisd's scheduler and diffusers', made from the same config, without fields that this sampler lacks."""
     ours = getattr(schedulers, name)
     config = {field: value for field, value in config.items() if field in ours.DEFAULTS}
     return ours(**config), getattr(diffusers, name)(**config)
 
 
 def trace(scheduler, steps, begin=0, dtype=torch.float32, **options):
-    """All states and x0 predictions of a run with some smooth network, begun at the begin-th step."""
+    """All states and x0 predictions of a run with some smooth network, starting at step number `begin`."""
     scheduler.set_timesteps(steps)
-    for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):  # the same numbers; then double arithmetic
+    for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):  # the same values, but in double arithmetic
         if hasattr(scheduler, table) and dtype == torch.float64:
             setattr(scheduler, table, getattr(scheduler, table).double())
     x, noise, weight = torch.randn(3, 2, 3, 4, 4, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
@@ -60,7 +60,7 @@ def assert_same_run(ours, theirs, *args, rtol=RTOL, **options):
     assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), rel=1e-6)
     assert len(mine) == len(reference)
     for i, (a, b) in enumerate(zip(mine + my_x0, reference + their_x0)):
-        if b is not None:  # diffusers' PNDM and DPM-Solver do not tell x0
+        if b is not None:  # diffusers' PNDM and DPM-Solver do not return x0
             error = ((a - b).abs().max() / b.abs().max()).item()
             assert error <= rtol, f"{error:.1e} at step {i}"
 
@@ -127,9 +127,9 @@ def test_any_config(name, steps, spacing, schedule, offset, prediction_type, fra
                     algorithm, variance_type, clip_sample_range):
     if prediction_type == "sample" and name in ("PNDMScheduler", "EulerAncestralDiscreteScheduler"):
         prediction_type = "epsilon"  # diffusers does not have it
-    if name.startswith("DPM") and schedule == "squaredcos_cap_v2":  # timesteps are cut, not rounded: 998.99… or 999?
+    if name.startswith("DPM") and schedule == "squaredcos_cap_v2":  # timesteps are truncated: is it 998.99… or 999?
         flags["use_karras_sigmas"] = False
-    if schedule == "squaredcos_cap_v2":  # 1/alpha = 20,000 would magnify the float32 in diffusers
+    if schedule == "squaredcos_cap_v2":  # 1/alpha = 20,000 would magnify diffusers' float32 rounding
         algorithm = ("dpmsolver++", algorithm[1])
     if flags["use_karras_sigmas"] and algorithm[1] == "sigma_min":  # the last step has length 0: NaN in diffusers
         flags["euler_at_final"] = True
@@ -144,7 +144,7 @@ def test_any_config(name, steps, spacing, schedule, offset, prediction_type, fra
 
 
 def test_karras_sigmas_of_a_schedule_that_is_stretched():
-    """Its σ are not sorted at the end, so that one rounded otherwise would be found elsewhere."""
+    """Its last σ are not sorted, so one that is rounded differently would be found in another place."""
     ours, theirs = pair("DPMSolverMultistepScheduler", rescale_betas_zero_snr=True, use_karras_sigmas=True)
     assert_same_run(ours, theirs, 7)
 
@@ -158,7 +158,7 @@ def test_ddim_eta():
                                   "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"])
 def test_zero_terminal_snr(name):
     config = SD | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
-    # In double: the first step, from σ = 4096, cancels four digits, and float32 has seven.
+    # In double, because the first step, from σ = 4096, cancels four digits, and float32 has only seven.
     assert_same_run(*pair(name, **config), 20, dtype=torch.float64)
 
 
@@ -198,8 +198,8 @@ def test_swapping_samplers_gives_the_same_config(name, before):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("before", NAMES)
-def test_swapped_samplers_heed_no_field_of_another(name, before):
-    """A config keeps the fields of earlier samplers for the next swap. Here, they would change the run."""
+def test_swapped_samplers_ignore_the_fields_of_others(name, before):
+    """A config keeps the fields of earlier samplers for the next swap. Used, they would change the run."""
     mine, reference = pair(before, **SD | {"clip_sample": True, "clip_sample_range": 0.5, "use_karras_sigmas": True,
                                            "final_sigmas_type": "sigma_min", "rescale_betas_zero_snr": False,
                                            "euler_at_final": True})
@@ -250,7 +250,7 @@ def test_image_to_image_inside_a_diffusers_pipeline(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_inpainting_inside_a_diffusers_pipeline(name):
-    """With a U-Net of four channels the known region is put back after every step, by add_noise."""
+    """With a four-channel U-Net, the known region is put back after every step, by add_noise."""
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 4:12] = 1

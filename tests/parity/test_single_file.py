@@ -1,4 +1,4 @@
-"""Single files of the original layout: every tensor arrives, and the picture is that of the folder."""
+"""Single files in the original layout: every tensor arrives, and the picture is the same as from the folder."""
 
 import os
 import re
@@ -25,7 +25,7 @@ TOP = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "ti
 
 
 def original_unet(unet) -> dict[str, torch.Tensor]:
-    """The names that CompVis gave: written from its `openaimodel.py`, not from our table."""
+    """The weights under CompVis's names: derived from its `openaimodel.py`, not from our table."""
     layers, old = unet.config.layers_per_block, {}
     attends_up = ["Attn" in name for name in unet.config.up_block_types]
     for name, tensor in unet.state_dict().items():
@@ -43,7 +43,7 @@ def original_unet(unet) -> dict[str, torch.Tensor]:
             start = next(start for start in sorted(TOP, key=len, reverse=True) if name.startswith(start + "."))
             name = TOP[start] + name[len(start):]
         for new, before in RESIDUAL.items():
-            if ".transformer_blocks." not in name:  # whose norms keep their names
+            if ".transformer_blocks." not in name:  # their norms keep their names
                 name = name.replace(f".{new}.", f".{before}.")
         old[name] = tensor
     return old
@@ -81,7 +81,7 @@ def original_text(encoder, sd2: bool) -> dict[str, torch.Tensor]:
             old[f"model.transformer.resblocks.{i}.attn.in_proj_{kind}"] = torch.cat(parts)
             for new, before in names.items():
                 old[f"model.transformer.resblocks.{i}.{before}.{kind}"] = state[f"{layer}{new}.{kind}"]
-    last = f"model.transformer.resblocks.{encoder.config.num_hidden_layers}."  # OpenCLIP's last layer, which is dropped
+    last = f"model.transformer.resblocks.{encoder.config.num_hidden_layers}."  # OpenCLIP's last layer, which is unused
     old |= {last + name.split(".0.", 1)[1]: torch.zeros_like(tensor)
             for name, tensor in list(old.items()) if ".resblocks.0." in name}
     return old | {
@@ -115,7 +115,7 @@ def folder(request, tiny) -> StableDiffusion:
 
 @pytest.fixture
 def small_vocabulary(monkeypatch, folder):
-    """The tiny models know few words; the tokenizer that comes with minisd is CLIP's own."""
+    """Replace CLIP's tokenizer, which comes with minisd: the tiny models have a small vocabulary."""
     from minisd import checkpoint
 
     monkeypatch.setattr(checkpoint.Tokenizer, "from_pretrained", lambda path: folder.tokenizer)
@@ -155,7 +155,7 @@ def test_averaged_weights_are_preferred(tiny, monkeypatch, tmp_path):
     (".safetensors", None, "v_prediction", 96), (".ckpt", 110000, "v_prediction", 96),
     (".ckpt", 875000, "epsilon", 64)])
 def test_what_an_sd2_file_predicts(tiny, monkeypatch, tmp_path, suffix, step, predicts, side):
-    """The rule of diffusers: v and 768 pixels, except for the step at which SD 2 base was published."""
+    """diffusers' rule: v and 768 pixels, unless the file names the step at which SD 2 base was published."""
     from minisd import checkpoint
 
     folder = StableDiffusion.from_pretrained(tiny["sd2"])
@@ -172,7 +172,7 @@ def test_what_an_sd2_file_predicts(tiny, monkeypatch, tmp_path, suffix, step, pr
 
 
 def test_a_file_with_what_its_trainer_left_in_it(tiny, tmp_path, monkeypatch):
-    """As the published .ckpt files: callbacks under a class as key, NumPy numbers; none of it is run."""
+    """As in the published .ckpt files: callbacks with a class as their key, NumPy numbers; none of it is run."""
     name = "pytorch_lightning.callbacks.model_checkpoint"
     trainer = types.ModuleType(name)
     trainer.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": name})
@@ -192,7 +192,7 @@ def test_a_file_with_what_its_trainer_left_in_it(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("version", FULL_UNETS)
 def test_full_size_unet_names(version):
-    """Our map and diffusers' converter agree on every name of full-size U-Nets."""
+    """Our name map and diffusers' converter agree on every name in full-size U-Nets."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     with torch.device("meta"):
@@ -226,7 +226,7 @@ def test_full_size_vae_names():
 
 
 class Touch:
-    """Unpickled, this would create a file: a stand-in for worse."""
+    """When unpickled, this creates a file: a stand-in for something worse."""
 
     def __init__(self, path: Path):
         self.path = path

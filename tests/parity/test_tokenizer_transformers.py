@@ -1,4 +1,4 @@
-"""The tokenizer gives the ids of transformers' CLIPTokenizer, on CLIP's vocabulary and on one of our own."""
+"""The tokenizer gives the same ids as transformers' CLIPTokenizer, with CLIP's vocabulary and with one of our own."""
 
 import json
 import random
@@ -40,7 +40,7 @@ BY_HAND = [
     "a\x00b\x01\x02", "\x1ca\x1db\x1ec\x1fd", "a\x0bb\x0cc\x85d\xa0e",
     "a\u2028b\u2029c\u3000d\u2003e\u200bf\u180eg\ufeffh\u00adi",
     "\x7f\x80\x9f", "\ufffd\uffff\ufffe\U0010ffff", "\ue000\U000f0000", "\u202etac\u202c",
-    # the special tokens, and what only looks like them
+    # the special tokens, and lookalikes
     "<|endoftext|>", "a<|endoftext|>b", "<|startoftext|> a cat <|endoftext|>",
     "<|ENDOFTEXT|><|StartOfText|>", "!<|ENDOFTEXT|>!", "<|EndOfText|>!", "<|endoftext|",
     "<|endoftext|><|endoftext|>!<|startoftext|>'s", "<| endoftext |>", "'<|endoftext|>'s",
@@ -52,7 +52,7 @@ BY_HAND = [
     "🍎" * 200, "x\u0301" * 500, "the quick brown fox jumps over the lazy dog " * 20,
 ]
 
-# Characters that were assigned after this Python was made have different classes in different libraries.
+# Libraries disagree about the class of characters that are newer than this Python.
 CHARACTERS = st.characters(exclude_categories=["Cs", "Cn"])
 PIECES = st.sampled_from([
     START, END, START.upper(), END.title(), "!", "'s", "'LL", "</w>", "&amp;", "<|", "|>", "\u0301", "\u200d", "İ", "Σ",
@@ -64,7 +64,7 @@ TEXTS = st.lists(st.one_of(PIECES, st.text(CHARACTERS, max_size=6)), max_size=30
 
 def our_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that texts are cut
+        warnings.simplefilter("ignore", UserWarning)  # about truncated texts
         return tokenizer(text)[0].tolist()
 
 
@@ -77,7 +77,7 @@ def assert_same(ours: Tokenizer, theirs: CLIPTokenizer, text: str) -> None:
 
 @pytest.fixture(scope="module", params=[END, "!"], ids=["sd1", "sd2"])
 def pair(request) -> tuple[Tokenizer, CLIPTokenizer]:
-    """Both tokenizers on CLIP's vocabulary, padding as Stable Diffusion 1 and 2 do."""
+    """Both tokenizers with CLIP's vocabulary, padding as in Stable Diffusion 1 and 2."""
     merges = [tuple(line.split()) for line in MERGES.read_text(encoding="utf-8").splitlines()[1:]]
     vocab = clip_vocabulary(merges)
     return Tokenizer(vocab, merges, vocab[request.param]), CLIPTokenizer(vocab, merges, pad_token=request.param)
@@ -96,7 +96,7 @@ def test_any_text(pair, text):
 
 
 def test_every_character(pair):
-    """Each character of the first 12,288 between two letters, and every 61st of the others."""
+    """Each of the first 12,288 characters between two letters, and every 61st of the others."""
     ours, theirs = pair
     numbers = [*range(0x3000), *range(0x3000, 0x110000, 61)]
     texts = [f"a{chr(n)}b {chr(n)}" for n in numbers if unicodedata.category(chr(n)) not in ("Cs", "Cn")]
@@ -106,7 +106,7 @@ def test_every_character(pair):
 
 
 def test_words_of_the_vocabulary(pair):
-    """Sentences of 12 of CLIP's own tokens each, so that most merges are used."""
+    """Sentences of 12 of CLIP's own tokens, so that most merges are used."""
     ours, theirs = pair
     words = [token.removesuffix("</w>") for token in ours.vocab if token.isascii()]
     random.Random(0).shuffle(words)
@@ -130,7 +130,7 @@ def test_a_trained_tokenizer_opens_in_transformers(trained, tmp_path, pad):
     for text in BY_HAND:
         assert_same(ours, theirs, text)
 
-    # and back: transformers 5 writes a tokenizer.json and no vocab.json
+    # and back: transformers 5 writes a tokenizer.json but no vocab.json
     theirs.save_pretrained(tmp_path / "theirs")
     assert not (tmp_path / "theirs" / "vocab.json").exists()
     again = Tokenizer.from_pretrained(tmp_path / "theirs")
@@ -138,10 +138,10 @@ def test_a_trained_tokenizer_opens_in_transformers(trained, tmp_path, pad):
 
 
 def test_a_published_config(trained, tmp_path):
-    """The folders of Stable Diffusion 1 describe their special tokens as "normalized" objects.
+    """Stable Diffusion 1's folders describe their special tokens as "normalized" objects.
 
-    Such tokens transformers finds in the cleaned text: "<|STARTOFTEXT|>" becomes the start token. Here it is text,
-    as with the configs that transformers itself writes; this is the one known difference.
+    transformers looks for such tokens in the cleaned text, so "<|STARTOFTEXT|>" becomes the start token. In minisd it
+    is text, as it is with the configs that transformers itself writes. This is the one known difference.
     """
     trained.save_pretrained(tmp_path)
     token = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}

@@ -1,4 +1,4 @@
-"""Wrong input of every kind gets an error that says what is wrong and what would be right."""
+"""Bad input of every kind gets an error that says what is wrong and what would be right."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def grey(height: int = 64, width: int = 64, mode: str = "L") -> Image.Image:
 
 @pytest.mark.parametrize("damage", [
     lambda data: data[: len(data) // 2],  # truncated
-    lambda data: data[:5],  # before the header's end
+    lambda data: data[:5],  # cut off before the end of the header
     lambda data: b"",
     lambda data: data + b"\0" * 8,  # longer than its header says
     lambda data: b"\xff" * 8 + data[8:],  # a header of absurd length
@@ -98,7 +98,7 @@ def test_a_dtype_by_its_name(sd, tmp_path):
 
 
 class Attack:
-    """Unpickled without care, makes a folder."""
+    """When it is unpickled without care, this makes a folder."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -115,7 +115,7 @@ def test_a_malicious_pickle_is_not_run(tmp_path, save):
     with pytest.raises(ValueError, match=r"model\.ckpt was not opened: .* run code .* Use the \.safetensors file"):
         StableDiffusion.from_pretrained(file)
     assert not (tmp_path / "owned").exists()
-    if save is torch.save:  # the attack is a real one
+    if save is torch.save:  # the attack does work
         torch.load(file, weights_only=False)
         assert (tmp_path / "owned").is_dir()
 
@@ -149,6 +149,13 @@ def test_a_single_file_of_another_model(tmp_path, name, tensors, part):
     (torch.save if name.endswith("ckpt") else save_file)(tensors, tmp_path / name)
     with pytest.raises(ValueError, match=f"{name} holds no {part} .* not a whole Stable Diffusion"):
         StableDiffusion.from_pretrained(tmp_path / name)
+
+
+def test_a_single_file_of_another_layout(tmp_path):
+    prefixes = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.")
+    save_file({f"{prefix}layer.weight": torch.ones(3) for prefix in prefixes}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not a whole Stable Diffusion .* checkpoint: its layout is a different one"):
+        StableDiffusion.from_pretrained(tmp_path / "model.safetensors")
 
 
 def test_a_single_file_without_tensors_or_with_a_variant(tmp_path):

@@ -1,4 +1,4 @@
-"""The VAE's decoder in little memory: the same picture, to the last digits that float32 has."""
+"""The VAE's decoder in little memory: the same picture, up to float32 rounding."""
 
 import pytest
 import torch
@@ -32,13 +32,13 @@ def test_it_is_the_same_picture(vae, size):
 
 
 def test_a_corner_that_is_brighter_changes_the_others_just_as_much(vae):
-    """What tiles that are normalised apart from each other get wrong."""
+    """This is what tiles that are normalised separately get wrong."""
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     z[:, :, :4, :4] += 20
     whole = vae.decode(z)
     torch.testing.assert_close(vae.decode(z, in_bands=True), whole, atol=1e-5, rtol=1e-4)
     apart = torch.cat([vae.decode(half) for half in z.chunk(2, dim=2)], dim=2)
-    assert (apart - whole).abs().max() > 0.05  # so the test above can fail
+    assert (apart - whole).abs().max() > 0.05  # so this test can fail
 
 
 def test_it_takes_less_than_half_of_the_memory(vae):

@@ -1,4 +1,4 @@
-"""The benchmarks' own parts: what they count, in which order they run things, what they write."""
+"""The benchmarks themselves: what they count, in what order they run things, and what they write."""
 
 import sys
 from functools import partial
@@ -37,7 +37,7 @@ def test_short_jobs_are_run_more_often():
 def test_peak_counts_what_is_held_at_once():
     def in_turn():
         for _ in range(3):
-            torch.zeros(2**18)  # 1 MB, and gone
+            torch.zeros(2**18)  # 1 MB, freed at once
 
     def together():
         return [torch.zeros(2**18) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Checkpoints in and out: variants, shards, round trips, saves that fail, and what loading costs in memory."""
+"""Loading and saving checkpoints: variants, shards, round trips, failing saves, and the memory that loading takes."""
 
 import json
 import os
@@ -33,12 +33,12 @@ def assert_same_weights(one: StableDiffusion, other: StableDiffusion) -> None:
 
 
 def content(folder) -> dict:
-    """Every file under a folder and what is in it, hidden ones too."""
+    """Every file in a folder, hidden ones too, and its contents."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def divide(folder, stem: str, index_name: str) -> dict[str, str]:
-    """Spread a weight file over three shards and an index; returns tensor → shard."""
+    """Split a weight file into three shards and an index. Returns tensor → shard."""
     weights = load_file(folder / f"{stem}.safetensors")
     (folder / f"{stem}.safetensors").unlink()
     names = sorted(weights)
@@ -58,11 +58,11 @@ def test_variant_fp16(tiny, tmp_path):
     assert (tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors").is_file()
     assert not (tmp_path / "unet" / UNET_FILE).exists()
     half = StableDiffusion.from_pretrained(tmp_path, device="cpu", variant="fp16")
-    for part in PARTS:  # rounded to half, and brought back to what a CPU computes in
+    for part in PARTS:  # rounded to half precision, then converted to what a CPU computes in
         assert getattr(half, part).dtype == torch.float32
         rounded = {name: tensor.half().float() for name, tensor in getattr(original, part).state_dict().items()}
         assert all(torch.equal(rounded[name], tensor) for name, tensor in getattr(half, part).state_dict().items())
-    assert UNet.from_pretrained(tmp_path / "unet", variant="fp16").dtype == torch.float16  # as the file has it
+    assert UNet.from_pretrained(tmp_path / "unet", variant="fp16").dtype == torch.float16  # as in the file
 
 
 def test_both_variants_in_one_folder(tiny, folder):
@@ -81,8 +81,8 @@ def test_dtype(tiny):
 
 @pytest.mark.parametrize(("variant", "index"), [
     (None, "diffusion_pytorch_model.safetensors.index.json"),
-    ("fp16", "diffusion_pytorch_model.safetensors.index.fp16.json"),  # today's spelling
-    ("fp16", "diffusion_pytorch_model.fp16.safetensors.index.json")])  # and an older one
+    ("fp16", "diffusion_pytorch_model.safetensors.index.fp16.json"),  # today's name
+    ("fp16", "diffusion_pytorch_model.fp16.safetensors.index.json")])  # an older name
 def test_shards(tiny, tmp_path, variant, index):
     sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
     sd.unet.save_pretrained(tmp_path, variant=variant)
@@ -136,7 +136,7 @@ def test_round_trip(tiny, tmp_path, kind):
 
 
 def test_saving_into_the_folder_that_it_came_from(folder):
-    """Weights are memory-mapped: files must be replaced, not written over."""
+    """Weights are memory-mapped, so files must be replaced, not overwritten."""
     sd = StableDiffusion.from_pretrained(folder, device="cpu")
     before = {name: tensor.clone() for name, tensor in sd.unet.state_dict().items()}
     sd.save_pretrained(folder)
@@ -152,7 +152,7 @@ def test_a_failed_save_leaves_everything_as_it_was(tiny, folder, tmp_path, monke
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(Tokenizer, "save_pretrained", fail)  # when all networks have been written
+    monkeypatch.setattr(Tokenizer, "save_pretrained", fail)  # after all networks have been written
     for target in (folder, tmp_path / "new"):
         with pytest.raises(type(error)):
             sd.save_pretrained(target)
@@ -164,7 +164,7 @@ def test_a_failed_save_leaves_everything_as_it_was(tiny, folder, tmp_path, monke
 
 
 def test_a_full_disk(tiny, tmp_path):
-    """A real limit on the size of files, met while safetensors writes."""
+    """A real limit on file sizes, which is hit while safetensors writes."""
     sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
     code = ("import sys, resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "from minisd import UNet; unet = UNet.from_pretrained(sys.argv[1])\n"
@@ -295,7 +295,7 @@ print(status("VmHWM") - everything, status("RssAnon") - own, sum(p.nbytes for p 
 
 @pytest.fixture(scope="module")
 def large_file(tmp_path_factory):
-    """A U-Net whose file has 400 MB."""
+    """A U-Net in a file of 400 MB."""
     folder = tmp_path_factory.mktemp("large")
     with torch.device("meta"):
         unet = UNet(block_out_channels=(128, 256, 512, 512), layers_per_block=1, cross_attention_dim=512)
@@ -309,14 +309,14 @@ def large_file(tmp_path_factory):
 
 
 def measure(folder, dtype: str) -> list[int]:
-    """In a process of its own: peak memory of loading, memory that is no mapped file, size of the weights."""
+    """In its own process: the peak memory of loading, the memory that is not a mapped file, the size of the weights."""
     done = subprocess.run([sys.executable, "-c", MEASURE, folder, dtype], capture_output=True, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
 def test_loading_takes_the_memory_of_the_weights_and_no_more(large_file):
-    """At most 1.1 times the weights, at the peak and with every weight read; none of it is a copy."""
+    """At most 1.1 times the weights, even at the peak and with every weight read; nothing is copied."""
     peak, own, weights = measure(large_file, "float32")
     assert 0.9 * weights < peak <= 1.1 * weights
     assert own < 0.1 * weights
@@ -324,7 +324,7 @@ def test_loading_takes_the_memory_of_the_weights_and_no_more(large_file):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
 def test_converting_takes_the_memory_of_the_result(large_file):
-    """What was read of the file stays mapped until the end, but the system can take those pages back at any time."""
+    """What was read of the file stays mapped until the end, but the system can reclaim those pages at any time."""
     peak, own, weights = measure(large_file, "bfloat16")
     assert 0.9 * weights < own <= 1.1 * weights
     assert peak <= 1.1 * weights + (large_file / UNET_FILE).stat().st_size

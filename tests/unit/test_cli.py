@@ -1,4 +1,4 @@
-"""The command line, run on a tiny checkpoint: pictures with their settings inside, and errors of one line."""
+"""The command line, run on a tiny checkpoint: pictures that carry their settings, and one-line errors."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ PROMPT = "a 3d render of a red apple"
 
 @pytest.fixture
 def picture(tmp_path):
-    """A file with a picture that is neither square nor of the model's size."""
+    """The file of a picture that is neither square nor of the model's size."""
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     return tmp_path / "picture.png"
@@ -61,7 +61,7 @@ def test_a_picture_can_be_drawn_again_from_what_it_remembers(tiny, tmp_path):
     sd = StableDiffusion.from_pretrained(notes["model"], scheduler=notes["scheduler"], device="cpu")
     again, = sd.text_to_image(notes["prompt"], notes["negative_prompt"], int(notes["num_inference_steps"]),
                               float(notes["guidance_scale"]), seed=int(notes["seed"]), progress=False)
-    assert np.abs(np.asarray(again).astype(int) - pixels).max() <= 1  # in a batch, sums may round otherwise
+    assert np.abs(np.asarray(again).astype(int) - pixels).max() <= 1  # in a batch, sums may round differently
 
 
 def test_out_may_be_a_file(tiny, tmp_path):
@@ -215,7 +215,7 @@ def test_pictures_that_cannot_be_opened(tiny, tmp_path, capsys, picture):
                           (".", "directory"), ("deep.png", "deep.png has more than 8 bits per channel (mode I;16)"),
                           ("deep.tiff", "deep.tiff has more than 8 bits per channel (mode F)"),
                           ("glass.png", "glass.png has transparent parts; save it without transparency")):
-        # the model is not even looked for
+        # the model is not even looked up
         assert run("img2img", PROMPT, tmp_path / path, model="no/such/model", out=tmp_path / "out") == 2
         error = capsys.readouterr().err
         assert message in error

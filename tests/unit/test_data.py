@@ -1,4 +1,4 @@
-"""The data set: what is in it, how scenes are drawn and described, the split, and damaged files."""
+"""The first edition's data set: its contents, how scenes are drawn and described, the split, and damaged files."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def combinations(scenes):
     return {(s.concept, s.style, s.background) for s in scenes}
 
 
-# What is in it
+# Contents
 
 def test_sizes_of_the_two_subsets(data, full):
     assert len(full.concepts) == 1366
@@ -74,7 +74,7 @@ def test_a_concept_has_the_same_sprite_in_both_subsets(data, full):
     ("green apple", "3d", 1), ("red square", "flat", 0), ("blue square", "sticker", 2),
 ])
 def test_sprites_show_what_the_captions_say(data, name, style, channel):
-    """Colours that a name tells: sheets and captions are in the same order."""
+    """Things whose names tell their colours: the sheets and the captions are in the same order."""
     pixels = data.sprite(name, style)
     assert pixels[pixels[..., 3] == 255][:, :3].mean(axis=0).argmax() == channel
 
@@ -132,7 +132,7 @@ def test_pictures_are_in_range(data, scenes):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_background_shows_through_as_the_mask_says(data, size):
-    """picture = object + (1 - alpha) background, so two differ by (1 - alpha) times their backgrounds."""
+    """picture = object + (1 - alpha) background, so two pictures differ by (1 - alpha) times their backgrounds."""
     scene = Scene("cherries", "cartoon", "white", size=size)
     difference = data.draw(scene) - data.draw(replace(scene, background="black"))
     assert torch.allclose(difference, (1 - data.mask(scene)) * (255 - 20) / 127.5, atol=1e-5)
@@ -140,7 +140,7 @@ def test_background_shows_through_as_the_mask_says(data, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_no_halo(data, size):
-    """What colour lies hidden where alpha is zero must not bleed into the outline."""
+    """The colour that is hidden where alpha is zero must not bleed into the outline."""
     scene = Scene("key", "flat", "white", size=size)
     before = data.draw(scene)
     sprite = data.sprite("key", "flat")
@@ -283,7 +283,7 @@ def test_one_combination_in_ten_is_held_out_but_no_whole_concept(full):
 
 
 def test_the_split_is_fixed():
-    """Written down, so that a change that would let old held-out pictures into training is noticed."""
+    """Spelt out, so that a change that would let old held-out pictures into training is noticed."""
     held_out = [(s, b) for s in STYLES for b in BACKGROUNDS if is_held_out("1f355", s, b)]  # pizza
     assert held_out == [("3d", "brown"), ("cartoon", "yellow"), ("cartoon", "green"), ("cartoon", "cyan"),
                         ("cartoon", "blue"), ("sticker", "black")]
@@ -344,7 +344,7 @@ def test_missing_file(folder, name):
 
 
 def png(chunk: bytes) -> bytes:
-    """A PNG of 20,000 × 20,000 pixels, so it says, or with a chunk that is none."""
+    """A PNG that claims to have 20,000 × 20,000 pixels, or one with an invalid chunk."""
     file = io.BytesIO()
     Image.new("RGBA", (8, 8)).save(file, "PNG")
     whole = file.getvalue()

@@ -1,4 +1,4 @@
-"""torch.export takes the networks as they are, with a batch that stays free: an export for another runtime needs it."""
+"""torch.export accepts the networks as they are, with a dynamic batch size: exports for other runtimes need that."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def check(network: nn.Module, inputs) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("timesteps", ["one for all", "one each"])
 def test_unet(timesteps):
-    """At 32 × 32 places a batch of two is one part of the feed-forward layers' work, and three are two parts."""
+    """At 32 × 32 pixels, the feed-forward layers compute a batch of two in one part, and one of three in two parts."""
     torch.manual_seed(0)
     unet = UNet(block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
                 up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=64, layers_per_block=1)

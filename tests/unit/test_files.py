@@ -1,4 +1,4 @@
-"""Folders that are written completely or not at all, and the place of minisd's own assets."""
+"""Folders that are written completely or not at all, and where minisd's own assets are."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The numbers that say how good a model is, on cases with known answers."""
+"""The numbers that say how good a model is, in cases with known answers."""
 
 import csv
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_top_k_counts_what_is_among_the_highest():
 
 
 def test_frechet_distance_of_gaussians_is_the_formula():
-    """Two clouds with exactly known means and covariances, which commute, so the root is easy."""
+    """Two clouds whose means and covariances are known exactly; these commute, so the root is easy."""
     torch.manual_seed(0)
     white = torch.randn(4000, 3, dtype=torch.float64)
     white = white - white.mean(0)
@@ -42,7 +42,7 @@ def test_frechet_distance_of_gaussians_is_the_formula():
 
 
 def test_frechet_distance_of_clouds_that_do_not_commute():
-    """Against the definition, with the root of a matrix by its eigenvalues."""
+    """Against the definition, with a matrix root computed from the eigenvalues."""
     torch.manual_seed(1)
     one, other = torch.randn(50, 4) @ torch.randn(4, 4), torch.randn(60, 4) @ torch.randn(4, 4) + 1
     a, b = one.T.double().cov(), other.T.double().cov()
@@ -101,7 +101,7 @@ def test_classifier_saves_and_opens(tmp_path):
 
 @pytest.mark.slow
 def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, capsys):
-    """A shortened run on the mini model's parts with an untrained U-Net: numbers are bad, but all are there."""
+    """A shortened run with the mini model's parts but an untrained U-Net: all numbers are there, if bad ones."""
     torch.manual_seed(0)
     sd = StableDiffusion.from_pretrained("mini")
     for parameter in sd.unet.parameters():
@@ -110,7 +110,7 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
     judge.save_pretrained(tmp_path / "judge")
     monkeypatch.setattr(evaluation, "GUIDANCE_SCALES", (1.0,))
     monkeypatch.setattr(evaluation, "STEPS", (2,))
-    monkeypatch.setattr(evaluation, "SCHEDULERS", ("euler",))
+    monkeypatch.setattr(evaluation, "SAMPLERS", ("euler",))
     monkeypatch.setattr(StableDiffusion, "from_pretrained", lambda *args, **kwargs: sd)
     before = sd.scheduler
     assert cli.main(["evaluate", "--classifier", str(tmp_path / "judge"), "--count", "3", "--out", str(tmp_path)]) == 0
@@ -118,9 +118,9 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["setting"] for row in rows] == ["real", "VAE", "guidance", "steps", "scheduler"]
-    assert float(rows[0]["background, seen"]) == 1.0  # real pictures have the background that they should
+    assert float(rows[0]["background, seen"]) == 1.0  # real pictures have the right background
     assert float(rows[0]["nearest, held out"]) == 1.0
-    assert float(rows[2]["nearest, held out"]) < 1.0  # and what an empty U-Net draws is nothing of the kind
+    assert float(rows[2]["nearest, held out"]) < 1.0  # an untrained U-Net draws nothing of the kind
     assert "| scheduler euler |" in capsys.readouterr().out
     with Image.open(tmp_path / "metrics.png") as picture:
         assert picture.width > 1000

@@ -1,4 +1,4 @@
-"""The weights that ship: small, documented, and they draw what they are asked for."""
+"""The weights that ship: small, documented, and able to draw what the prompt asks for."""
 
 import csv
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_pictures_have_the_background_that_was_asked_for(mini):
 
 
 def test_pictures_are_nearest_to_what_was_asked_for(mini):
-    """Of all core concepts in that style on that background, the right one is among the ten nearest in pixels."""
+    """Of all core concepts in that style and on that background, the right one is among the ten nearest in pixels."""
     data = EmojiData("core")
     prompts = [data.caption(Scene(*prompt)) for prompt in PROMPTS]
     pixels = mini.text_to_image(prompts, seed=0, guidance_scale=3.0, output="pt", progress=False) * 2 - 1
@@ -88,4 +88,4 @@ def test_inpainting_keeps_what_is_known_and_fills_the_rest():
     outside = (1 - mask).bool().expand_as(image)
     assert (pixels - image)[outside].abs().mean() < 0.1
     assert background_of(pixels[0]) == "blue"
-    assert (pixels - image)[~outside].abs().mean() < (image[~outside] - 0).abs().mean()  # better than grey
+    assert (pixels - image)[~outside].abs().mean() < (image[~outside] - 0).abs().mean()  # better than grey would be

@@ -1,4 +1,4 @@
-"""How a network is built: for training from the right initial values, for published weights from none at all."""
+"""How networks are built: for training with the right initial values, for published weights with none at all."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def test_without_weights_no_number_is_drawn_and_no_memory_taken():
 
 
 def test_building_without_weights_imports_nothing():
-    """PyTorch's own way to build on the meta device imports 800 modules, which takes a second."""
+    """PyTorch's own way of building on the meta device imports 800 modules, which takes a second."""
     script = ("import sys; from minisd import VAE, TextEncoder, UNet; from minisd.network import EmptyWeights\n"
               "before = set(sys.modules)\n"
               "with EmptyWeights(): UNet(), VAE(), TextEncoder()\n"

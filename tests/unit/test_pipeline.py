@@ -1,4 +1,4 @@
-"""The pipeline by itself: seeds, the number of network calls, callbacks, outputs, the progress bar."""
+"""The pipeline on its own: seeds, the number of network calls, callbacks, outputs, the progress bar."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from minisd import LMSDiscreteScheduler, PNDMScheduler, StableDiffusion
+from minisd.schedulers import SAMPLERS, SD_SCHEDULE
 from tests.tiny import CAPTIONS, quietly
 
 QUICK = {"num_inference_steps": 3, "progress": False}
 STOCHASTIC = ["ddpm", "euler-ancestral"]
-ALL = ["ddpm", "ddim", "pndm", "lms", "euler", "euler-ancestral", "heun", "dpm++"]
+ALL = list(SAMPLERS)
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def sd(tiny) -> StableDiffusion:
 
 @pytest.fixture
 def exact(tiny) -> StableDiffusion:
-    """Networks in float64: in a larger batch float32 sums round otherwise, by as much as 2e-5 in the pixels."""
+    """Networks in float64: float32 sums round differently in a larger batch, by as much as 2e-5 in the pixels."""
     return StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler="ddim", dtype=torch.float64)
 
 
@@ -83,7 +84,7 @@ def test_seeds_with_nine_channels(inpainter, image, mask, strength, scheduler):
 
 
 def test_batch_of_prompts(exact):
-    """Prompts one after another, each with its pictures; a list of negative prompts goes with them."""
+    """The pictures of the first prompt come first, then those of the next; negative prompts may be a list, too."""
     negatives = ["a dog", ""]
     together = exact.text_to_image(CAPTIONS, negatives, seed=0, num_images=2, output="pt", **QUICK)
     alone = [exact.text_to_image(CAPTIONS[k // 2], negatives[k // 2], seed=k, output="pt", **QUICK) for k in range(4)]
@@ -101,7 +102,7 @@ def test_batch_of_images_and_masks(exact, image, mask):
 
 @pytest.mark.parametrize("scheduler", ALL)
 def test_a_pipeline_can_be_used_again(sd, scheduler):
-    """Nothing of one run is left in the next: schedulers remember steps, and forget them."""
+    """Nothing is left over from the previous run: schedulers remember steps, but forget them in time."""
     sd.set_scheduler(scheduler)
     first = sd.text_to_image(CAPTIONS[0], seed=1, output="latent", **QUICK)
     sd.text_to_image(CAPTIONS[1], seed=2, output="latent", progress=False, num_inference_steps=5)
@@ -157,7 +158,7 @@ def test_guidance_is_one_call_of_twice_the_batch_and_1_is_none(sd, calls, guidan
 
 @pytest.mark.parametrize(("scheduler", "expected"), [("ddim", 4), ("heun", 7), ("pndm", 5), ("dpm++", 4)])
 def test_calls_of_a_run(sd, calls, scheduler, expected):
-    """Heun calls twice a step, but once in the last; PNDM's first step takes two."""
+    """Heun takes two calls per step, but one in the last step; PNDM takes two in the first."""
     sd.set_scheduler(scheduler)
     sd.text_to_image(CAPTIONS[0], guidance_scale=1, num_inference_steps=4, progress=False)
     assert calls == [1] * expected
@@ -215,7 +216,7 @@ def test_a_callback_may_write_into_the_x0_that_it_gets(sd, scheduler):
 
 
 def test_callback_gives_the_x0_that_the_noise_implies(sd):
-    """x0 = (x − √(1−ᾱ) ε) / √ᾱ (Ho et al. 2020, equation 15), with ε the U-Net's answer."""
+    """x0 = (x − √(1−ᾱ) ε) / √ᾱ (Ho et al. 2020, equation 15), with ε the U-Net's output."""
     latents = torch.randn(1, 4, 8, 8)
     seen = []
     sd.text_to_image(CAPTIONS[0], latents=latents, guidance_scale=1, callback=lambda *a: seen.append(a), **QUICK)
@@ -258,7 +259,7 @@ def test_progress(sd, capsys):
     assert printed.out == ""
 
 
-# --- the three translations, and inpainting -------------------------------------------------------------------
+# --- encoding, decoding, and inpainting -----------------------------------------------------------------------
 
 
 def test_encode_prompt(sd):
@@ -285,11 +286,11 @@ def test_four_channels_keep_the_known_latents_exactly(sd, image, mask, strength)
     clean = sd.encode_image(image, torch.Generator().manual_seed(0))
     small = mask[..., ::8, ::8].expand_as(latents).bool()
     torch.testing.assert_close(latents[~small], clean[~small])
-    assert (latents - clean)[small].abs().mean() > 0.01  # one step of three at strength 0.5: not far
+    assert (latents - clean)[small].abs().mean() > 0.01  # one step of three at strength 0.5: not much
 
 
 def test_nine_channels_see_mask_and_masked_image(inpainter, image, mask, monkeypatch):
-    """Noisy latents, the mask an eighth as large, and the latents of the image without what is painted anew."""
+    """Noisy latents, the mask at an eighth of its size, and the latents of the image without the masked part."""
     seen, forward = [], inpainter.unet.forward
     monkeypatch.setattr(inpainter.unet, "forward", lambda x, *rest: seen.append(x) or forward(x, *rest))
     inpainter.inpaint(CAPTIONS[0], image, mask, seed=0, **QUICK)
@@ -304,7 +305,7 @@ def test_nine_channels_see_mask_and_masked_image(inpainter, image, mask, monkeyp
 
 
 def test_masks_as_pictures(sd, image, mask):
-    """Grey from 50 % up is painted; pictures and tensors mean the same."""
+    """50 % grey or lighter is repainted; pictures and tensors mean the same."""
     array = (mask[0, 0].numpy() * 255).astype(np.uint8)
     soft = np.where(array == 255, 128, 127).astype(np.uint8)
     expected = sd.inpaint(CAPTIONS[0], image, mask, seed=0, output="latent", **QUICK)
@@ -327,18 +328,16 @@ def test_schedulers_by_name_or_instance_keep_the_noise_schedule(tiny, sd):
 def test_another_sampler_keeps_a_schedule_that_was_never_spelt_out(sd):
     sd.set_scheduler(LMSDiscreteScheduler())
     expected = sd.scheduler.alphas_cumprod
-    sd.set_scheduler("heun")  # whose own defaults are Stable Diffusion's
+    sd.set_scheduler("heun")  # its own defaults are Stable Diffusion's
     assert torch.equal(sd.scheduler.alphas_cumprod, expected)
 
 
 @pytest.mark.parametrize("by_way_of", [None, *ALL])
 def test_swapping_samplers_keeps_what_the_checkpoint_says(tiny, by_way_of):
-    """Not every sampler's config has all fields of a published one; they must not get lost on the way."""
+    """Not every sampler's config has all the fields of a published one; they must not get lost on the way."""
     diffusers = quietly(__import__, "diffusers")
-    published = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-                 "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False}
-    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler=PNDMScheduler.from_config(published))
-    theirs = diffusers.PNDMScheduler.from_config(published)
+    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler=PNDMScheduler.from_config(SD_SCHEDULE))
+    theirs = diffusers.PNDMScheduler.from_config(SD_SCHEDULE)
     for name in ALL:
         if by_way_of:
             sd.set_scheduler(by_way_of)

@@ -1,4 +1,4 @@
-"""The course's figures: what may be drawn, what is refused, and that large pictures of noise stay small files."""
+"""The course's figures: what can be drawn, what is refused, and that pictures of noise do not make large files."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from minisd import plot
 
 
 def shown(figure, alt: str = "what it shows") -> RichOutput:
-    """What `show` puts below a cell."""
+    """The output that `show` puts below a cell."""
     InteractiveShell.instance()
     with capture_output() as captured:
         plot.show(figure, alt)

@@ -1,4 +1,4 @@
-"""What a release says of itself: one version, a changelog that knows it, cards that name their weights' version."""
+"""What a release says about itself: a single version, which the changelog has, and cards that name their weights'."""
 
 import re
 import tomllib

@@ -1,7 +1,8 @@
-"""The eight samplers on problems whose answer is known, and what they refuse."""
+"""The eight samplers on problems with known answers, and what they refuse."""
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from minisd import schedulers
 from minisd.schedulers import (
+    NOISE_FIELDS,
+    SAMPLERS,
+    SD_SCHEDULE,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -18,29 +22,38 @@ from minisd.schedulers import (
     HeunDiscreteScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
+    sampler_class,
 )
+from minisd.schedulers.ddim import ddim_step
+from minisd.schedulers.ddpm import ddpm_step
+from minisd.schedulers.dpmsolver import dpm_solver_step
+from minisd.schedulers.euler import euler_step
+from minisd.schedulers.euler_ancestral import euler_ancestral_step
+from minisd.schedulers.heun import heun_step
+from minisd.schedulers.lms import lms_step
+from minisd.schedulers.mixture import ADDED_NOISE, ALPHA_BAR, DPM, Mixture
+from minisd.schedulers.pndm import multistep_slope, pndm_step
 from minisd.schedulers.schedule import karras_sigmas, make_betas, spaced_timesteps
 
-ALL = [getattr(schedulers, name) for name in schedulers.__all__]
+ALL = list(SAMPLERS.values())
 RANDOM = [DDPMScheduler, EulerAncestralDiscreteScheduler]
 DETERMINISTIC = [cls for cls in ALL if cls not in RANDOM]
-SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-      "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+SD = SD_SCHEDULE
 KARRAS = {"use_karras_sigmas": True}
 
-# Files as published with the weights.
+# Files that are published with the weights.
 SD_1_5 = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
           "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
           "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None}
 SD_2_BASE = {**SD_1_5, "_diffusers_version": "0.10.0.dev0", "prediction_type": "epsilon"}
 SD_2_1 = {**SD_1_5, "_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "prediction_type": "v_prediction"}
 
-# Data that are normally distributed have an ideal network in closed form, and an ODE with a known solution.
+# For normally distributed data, the ideal network has a closed form and the ODE a known solution.
 MEAN, STD = 0.3, 0.5
 
 
 def ideal_output(kind, x, sigma):
-    """What a perfect network says about x = alpha·x0 + (sigma·alpha)·ε, where x0 ~ N(MEAN, STD²)."""
+    """The output of a perfect network for x = alpha·x0 + (sigma·alpha)·ε, where x0 ~ N(MEAN, STD²)."""
     alpha = 1 / (sigma**2 + 1) ** 0.5
     beta = sigma * alpha
     x0 = MEAN + alpha * STD**2 / (alpha**2 * STD**2 + beta**2) * (x - alpha * MEAN)
@@ -49,18 +62,18 @@ def ideal_output(kind, x, sigma):
 
 
 def is_plain(scheduler):
-    """Whether x is spelt x0 + σ·ε."""
+    """Whether x is parameterised as x0 + σ·ε."""
     return scheduler.init_noise_sigma != 1
 
 
 def solution(scheduler, sigma, z):
-    """Where the point that began as the z-th quantile is by noise level sigma."""
+    """Where the point that started at quantile z is at noise level sigma."""
     x = MEAN + z * (STD**2 + sigma**2) ** 0.5
     return x if is_plain(scheduler) else x / (sigma**2 + 1) ** 0.5
 
 
 def ode_error(cls, steps, stop_at=None, kind="epsilon", **config):
-    """Largest error at the last timestep (or at time stop_at), having begun on the solution."""
+    """The largest error at the last timestep (or at time stop_at) of a run that starts on the solution."""
     scheduler = cls.from_config(SD | {"steps_offset": 0, "prediction_type": kind} | config)
     scheduler.set_timesteps(steps)
     scheduler.sigmas, scheduler.alphas_cumprod = scheduler.sigmas.double(), scheduler.alphas_cumprod.double()
@@ -74,7 +87,7 @@ def ode_error(cls, steps, stop_at=None, kind="epsilon", **config):
 
 
 def run(scheduler, x, timesteps=None, **draws):
-    """A loop with a network that is merely some smooth function."""
+    """A denoising loop whose network is just some smooth function."""
     for t in scheduler.timesteps if timesteps is None else timesteps:
         output = torch.tanh(scheduler.scale_model_input(x, t) * 0.7 + 0.2)
         x = scheduler.step(output, t, x, **draws).prev_sample
@@ -104,9 +117,9 @@ def test_lms_table_of_the_course():
     (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 2, "solver_type": "heun"}, 2),
     (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 2, "algorithm_type": "dpmsolver",
                                             "final_sigmas_type": "sigma_min"}, 2.1),
-    (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 3}, 1.9),  # its first step is of order 1, and shows
+    (DPMSolverMultistepScheduler, KARRAS | {"solver_order": 3}, 1.9),  # its first step is of order 1, and it shows
     (DDIMScheduler, {"stop_at": 500}, 1),
-    (PNDMScheduler, {"stop_at": 500}, 2),  # what the paper proves
+    (PNDMScheduler, {"stop_at": 500}, 2),  # as the paper proves
 ])
 def test_order_of_convergence(cls, config, order, kind):
     if cls is PNDMScheduler and kind == "v_prediction":
@@ -142,7 +155,7 @@ def test_random_samplers_draw_from_the_data(cls):
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("cls", ALL)
 def test_predicted_x0_is_what_the_network_knows(cls, kind):
-    """A network that sees through the noise: every step's x0 is the clean picture, and the last step arrives there."""
+    """With a network that sees through the noise, every x0 is the clean picture, and the last step ends there."""
     scheduler = cls.from_config(SD | {"set_alpha_to_one": True, "prediction_type": kind})
     scheduler.set_timesteps(10)
     x0, noise = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
@@ -177,6 +190,161 @@ def test_clip_sample(cls):
     assert x0.abs().max() == 0.5
 
 
+def test_where_x0_is_clipped_heun_follows_the_slope_towards_it():
+    scheduler = HeunDiscreteScheduler.from_config(SD | {"clip_sample": True, "clip_sample_range": 0.5})
+    scheduler.set_timesteps(10)
+    x = fixed_noise((1, 4, 8, 8), 0) * scheduler.init_noise_sigma
+    trial, x0 = scheduler.step(torch.zeros_like(x), scheduler.timesteps[0], x)
+    torch.testing.assert_close(trial, x0 + scheduler.sigmas[1] / scheduler.sigmas[0] * (x - x0))
+
+
+def test_no_noise_is_added_at_time_0():
+    scheduler = DDPMScheduler.from_config(SD | {"variance_type": "fixed_large", "steps_offset": 0})
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps[-1] == 0
+    x = fixed_noise((1, 4, 8, 8), 0)
+    prev, x0 = scheduler.step(x / 2, scheduler.timesteps[-1], x)
+    torch.testing.assert_close(prev, x0)
+
+
+# --- the functions ------------------------------------------------------------------------------------------------
+
+def network(x, sigma):
+    """Some smooth noise prediction, for an x = x0 + σ·ε."""
+    return torch.tanh(x / (sigma**2 + 1) ** 0.5 * 0.7 + 0.2)
+
+
+def fixed_noise(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def euler_loop(x, sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
+        x = euler_step(x, network(x, sigma), sigma, sigma_next)
+    return x
+
+
+def ancestral_loop(x, sigmas):
+    generator = torch.Generator().manual_seed(1)
+    for sigma, sigma_next in pairwise(sigmas):
+        noise = torch.randn(x.shape, generator=generator)
+        x = euler_ancestral_step(x, network(x, sigma), sigma, sigma_next, noise)
+    return x
+
+
+def heun_loop(x, sigmas):
+    for sigma, sigma_next in pairwise(torch.unique_consecutive(sigmas)):  # all but the first and last come twice
+        eps = network(x, sigma)
+        trial = euler_step(x, eps, sigma, sigma_next)
+        x = trial if sigma_next == 0 else heun_step(x, eps, network(trial, sigma_next), sigma, sigma_next)
+    return x
+
+
+def lms_loop(x, sigmas):
+    slopes = []
+    for i, sigma in enumerate(sigmas[:-1]):
+        slopes = [*slopes, network(x, sigma)][-4:]
+        x = lms_step(x, slopes, sigmas[max(0, i - 3): i + 2].tolist())
+    return x
+
+
+@pytest.mark.parametrize(("name", "loop"), [("euler", euler_loop), ("euler-ancestral", ancestral_loop),
+                                            ("heun", heun_loop), ("lms", lms_loop)])
+def test_loops_of_the_functions_over_sigma(name, loop):
+    scheduler = SAMPLERS[name].from_config(SD)
+    scheduler.set_timesteps(7)
+    x = fixed_noise((1, 4, 4, 4), 0) * scheduler.init_noise_sigma
+    torch.testing.assert_close(run(scheduler, x, generator=torch.Generator().manual_seed(1)), loop(x, scheduler.sigmas))
+
+
+def vp_network(x):
+    return torch.tanh(x * 0.7 + 0.2)
+
+
+def clean(x, eps, alpha_bar):
+    return (x - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+
+
+def ddim_loop(x, alpha_bars):
+    for alpha_bar, alpha_bar_next in pairwise(alpha_bars):
+        eps = vp_network(x)
+        x = ddim_step(clean(x, eps, alpha_bar), eps, alpha_bar, alpha_bar_next)
+    return x
+
+
+def ddpm_loop(x, alpha_bars):
+    generator, end = torch.Generator().manual_seed(1), len(alpha_bars) - 2
+    for i, (alpha_bar, alpha_bar_next) in enumerate(pairwise(alpha_bars)):
+        noise = torch.randn(x.shape, generator=generator) if i < end else None
+        x = ddpm_step(x, clean(x, vp_network(x), alpha_bar), alpha_bar, alpha_bar_next, noise)
+    return x
+
+
+def pndm_loop(x, alpha_bars):
+    """PLMS: the first step twice, the second time with the mean of the slopes at its two ends."""
+    slopes = [vp_network(x)]
+    trial = pndm_step(x, slopes[0], *alpha_bars[:2])
+    x = pndm_step(x, (slopes[0] + vp_network(trial)) / 2, *alpha_bars[:2])
+    for alpha_bar, alpha_bar_next in pairwise(alpha_bars[1:]):
+        slopes = [*slopes, vp_network(x)][-4:]
+        x = pndm_step(x, multistep_slope(slopes), alpha_bar, alpha_bar_next)
+    return x
+
+
+def dpm_loop(x, alpha_bars):
+    """2M, with a first step of order 1 and, for few steps, such a last one."""
+    sigmas, known = ((1 - alpha_bars) / alpha_bars).sqrt().double(), []
+    for i, alpha_bar in enumerate(alpha_bars[:-1]):
+        known = [*known, clean(x, vp_network(x), alpha_bar)][-2:]
+        order = 2 if 0 < i < len(alpha_bars) - 2 else 1
+        x = dpm_solver_step(x, known, sigmas[max(0, i - 1): i + 2], order)
+    return x
+
+
+@pytest.mark.parametrize(("name", "loop"), [("ddim", ddim_loop), ("ddpm", ddpm_loop), ("pndm", pndm_loop),
+                                            ("dpm++", dpm_loop)])
+def test_loops_of_the_functions_over_alpha_bar(name, loop):
+    scheduler = SAMPLERS[name].from_config(SD | {"set_alpha_to_one": True, "steps_offset": 0})
+    scheduler.set_timesteps(8)
+    x = fixed_noise((1, 4, 4, 4), 0)
+    times = torch.unique(scheduler.timesteps).flip(0)
+    alpha_bars = torch.cat([scheduler.alphas_cumprod[times], torch.ones(1)])
+    result = run(scheduler, x, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(result, loop(x, alpha_bars), rtol=1e-5, atol=1e-5)
+
+
+def test_ddim_with_all_its_noise_is_ddpm():
+    x, eps, noise = (fixed_noise((2, 4, 4, 4), seed) for seed in range(3))
+    now, then = torch.tensor(0.3), torch.tensor(0.5)
+    x0 = clean(x, eps, now)
+    torch.testing.assert_close(ddim_step(x0, eps, now, then, 1.0, noise), ddpm_step(x, x0, now, then, noise))
+    wider = ddpm_step(x, x0, now, then, noise, "fixed_large") - ddpm_step(x, x0, now, then, None)
+    torch.testing.assert_close(wider, (1 - now / then).sqrt() * noise)
+
+
+# --- the ways to write x ------------------------------------------------------------------------------------------
+
+FLOW = Mixture(lambda t: (1 - t, t))  # x = (1 - t)·x0 + t·ε, which no sampler here has yet
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("mixture", [ALPHA_BAR, ADDED_NOISE, DPM, FLOW])
+def test_mixtures_are_taken_apart_again(mixture, kind):
+    if mixture is FLOW and kind == "v_prediction":
+        return  # v is of a mixture with a² + b² = 1
+    x0, noise = fixed_noise((2, 3, 4, 8, 8), 0)
+    level = torch.tensor(0.4)
+    a, b = mixture.weights(level)
+    x = mixture.add_noise(x0, noise, level[None])
+    torch.testing.assert_close(x, a * x0 + b * noise)
+    norm = (a**2 + b**2) ** 0.5
+    if mixture is not FLOW:
+        torch.testing.assert_close(mixture.network_input(x, level), x / norm)
+    output = {"epsilon": noise, "sample": x0, "v_prediction": (a * noise - b * x0) / norm}[kind]
+    for part, expected in zip(mixture.predictions(kind, output, x, level), (x0, noise)):
+        torch.testing.assert_close(part, expected, rtol=1e-5, atol=1e-5)
+
+
 # --- noise --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("cls", ALL)
@@ -207,7 +375,7 @@ def test_generators(cls):
     together = result(x, [seeded(k) for k in range(3)])
     assert torch.equal(result(x, seeded(7)), result(x, seeded(7)))
     assert not torch.equal(result(x, seeded(7)), result(x, seeded(8)))
-    for k in range(3):  # item k of a batch is what its seed gives alone
+    for k in range(3):  # item k of a batch is what its seed gives on its own
         torch.testing.assert_close(result(x[k: k + 1], [seeded(k)])[0], together[k])
     with pytest.raises(ValueError, match="a list of 2 for a batch of 3"):
         result(x, [seeded(0), seeded(1)])
@@ -243,7 +411,7 @@ def test_nothing_is_left_of_an_earlier_run(cls):
 
 @pytest.mark.parametrize("cls", ALL)
 def test_a_loop_never_looks_at_a_timestep_on_another_device(cls):
-    """Tensors on "meta" have no values: looking at one is an error here, and would wait for the GPU there."""
+    """Tensors on "meta" have no values: reading one is an error here, where on a GPU it would wait."""
     scheduler = cls.from_config(SD)
     x = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -255,6 +423,33 @@ def test_a_loop_never_looks_at_a_timestep_on_another_device(cls):
         return run(scheduler, x, scheduler.timesteps[start:], generator=torch.Generator().manual_seed(1))
 
     assert torch.equal(result("meta"), result("cpu"))
+
+
+@pytest.mark.parametrize("cls", [HeunDiscreteScheduler, PNDMScheduler])
+def test_of_two_equal_timesteps_a_run_begins_at_the_second(cls):
+    """The first belongs to the step before. Nobody says here where the run begins, so that t must be looked up."""
+    scheduler = cls.from_config(SD)
+    scheduler.set_timesteps(10)
+    once, twice = scheduler.timesteps[0], scheduler.timesteps[1]
+    assert scheduler.timesteps[2] == twice
+    x = fixed_noise((1, 4, 4, 4), 0)
+    scheduler.step(x / 2, twice, x)
+    assert scheduler.step_index == 3
+    scheduler.step(x / 2, once, x)
+    assert scheduler.step_index == 1
+
+
+@pytest.mark.parametrize(("steps", "lower"), [(14, True), (15, False)])
+@pytest.mark.parametrize("order", [2, 3])
+def test_lower_orders_at_the_end_are_for_fewer_than_15_steps(steps, lower, order):
+    """As in diffusers. What matters is how many steps there are, not where the run begins."""
+    def result(lower_order_final):
+        scheduler = DPMSolverMultistepScheduler.from_config(
+            SD | {"solver_order": order, "lower_order_final": lower_order_final, "final_sigmas_type": "sigma_min"})
+        scheduler.set_timesteps(steps)
+        return run(scheduler, fixed_noise((1, 4, 4, 4), 0))
+
+    assert torch.equal(result(True), result(False)) is not lower
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -312,9 +507,20 @@ def test_zero_terminal_snr_leaves_only_noise():
 
 # --- configs ------------------------------------------------------------------------------------------------------
 
+def test_the_table_of_samplers():
+    assert [cls.__name__ for cls in ALL] == list(dict.fromkeys(cls.__name__ for cls in ALL))
+    assert sorted(cls.__name__ for cls in ALL) == schedulers.__all__
+    for short, cls in SAMPLERS.items():
+        assert sampler_class(short) is sampler_class(cls.__name__) is cls
+        assert set(NOISE_FIELDS) <= set(cls.DEFAULTS)
+        assert SD_SCHEDULE.items() <= cls.from_config(SD_SCHEDULE).config.items()
+    with pytest.raises(ValueError, match=r"'unipc' is not known; minisd has ddpm \(DDPMScheduler\), ddim"):
+        sampler_class("unipc")
+
+
 def test_published_configs():
     for config, kind in ((SD_1_5, "epsilon"), (SD_2_BASE, "epsilon"), (SD_2_1, "v_prediction")):
-        scheduler = getattr(schedulers, config["_class_name"]).from_config(config)
+        scheduler = sampler_class(config["_class_name"]).from_config(config)
         scheduler.set_timesteps(50)
         assert scheduler.config.prediction_type == kind
         assert scheduler.config.timestep_spacing == "leading"
@@ -345,7 +551,7 @@ def test_samplers_can_be_swapped(cls, other):
 
 @pytest.mark.parametrize(("config", "message"), [
     ({"betas_start": 0.1}, "unknown field 'betas_start'"),
-    ({"skip_prk_steps": True}, "another sampler's"),
+    ({"skip_prk_steps": True}, "another sampler's, for which from_config would keep it"),
     ({"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid' is not supported; it must be 'linear' or"),
     ({"prediction_type": "flow_prediction"}, "prediction_type='flow_prediction'"),
     ({"timestep_spacing": "even"}, "timestep_spacing='even'"),
@@ -370,6 +576,13 @@ def test_more_bad_configs(tmp_path):
         DPMSolverMultistepScheduler(algorithm_type="dpmsolver")
     with pytest.raises(AttributeError, match="no field 'eta'"):
         _ = DDIMScheduler().config.eta
+
+
+def test_what_is_another_samplers_is_kept_but_cannot_be_changed():
+    scheduler = DDIMScheduler.from_config({"skip_prk_steps": True})
+    assert scheduler.config.skip_prk_steps is True
+    with pytest.raises(ValueError, match="unknown field 'skip_prk_steps'"):
+        DDIMScheduler.from_config(scheduler.config, skip_prk_steps=False)
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -416,7 +629,7 @@ def test_beginnings_that_make_no_sense():
 
 
 def test_fields_of_other_samplers_survive_swaps():
-    """What a published config says for another sampler is found again after any number of swaps."""
+    """What a published config says for another sampler is still there after any number of swaps."""
     published = {"_class_name": "PNDMScheduler", "clip_sample": False, "skip_prk_steps": True, "beta_end": 0.012}
     first = PNDMScheduler.from_config(published)
     by_way_of = EulerDiscreteScheduler.from_config(first.config)

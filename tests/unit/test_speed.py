@@ -1,11 +1,11 @@
-"""What makes the pipeline fast and small on a GPU, as far as it can be proven without one."""
+"""What makes the pipeline fast and small on a GPU, as far as this can be proven without one."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minisd import StableDiffusion
-from minisd.checkpoint import SHORT_NAMES
+from minisd.schedulers import SAMPLERS
 
 SETTINGS = {"seed": 0, "num_inference_steps": 3, "output": "pt", "progress": False}
 
@@ -16,7 +16,7 @@ def sd(tiny) -> StableDiffusion:
 
 
 class Copies(TorchDispatchMode):
-    """Collects the operations that bring a tensor from one device to another."""
+    """Collects the operations that copy a tensor from one device to another."""
 
     def __init__(self):
         super().__init__()
@@ -31,8 +31,8 @@ class Copies(TorchDispatchMode):
 
 
 def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
-    """Run the loop on the meta device, whose tensors have no values: whoever looks at one there gets an error, where
-    on a GPU he would wait for it. Returns the copies between devices."""
+    """Run the loop on the meta device, whose tensors have no values: code that reads one gets an error there, where on
+    a GPU it would wait. Returns the copies between devices."""
     sd.unet.to("meta")
     latents, context = torch.empty(1, 4, 8, 8, device="meta"), torch.empty(2, 77, 64, device="meta")
     timesteps = sd._timesteps(10)
@@ -42,7 +42,7 @@ def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
     return copies.found
 
 
-@pytest.mark.parametrize("name", SHORT_NAMES)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_the_loop_never_waits_for_the_gpu(sd, name):
     sd.set_scheduler(name)
     assert denoise_elsewhere(sd) == []
@@ -66,7 +66,7 @@ def test_compiled_networks_are_one_graph_each_and_draw_the_same(sd):
     torch.testing.assert_close(sd.text_to_image("a cat", **SETTINGS), before, rtol=0, atol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     sd.text_to_image("a dog", **SETTINGS)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # another prompt compiles nothing anew
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # another prompt recompiles nothing
 
 
 def test_low_memory_draws_the_same(sd, tiny):

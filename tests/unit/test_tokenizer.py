@@ -1,4 +1,4 @@
-"""The tokenizer alone: CLIP's known ids, learning against a plain reference, files, and bad input."""
+"""The tokenizer on its own: CLIP's known ids, training against a plain reference, files, and bad input."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_clip_known_ids(clip):
 
 def test_clean_up(clip):
     assert clip.tokenize("  A\tPHOTO\n of…") == ["a</w>", "photo</w>", "of</w>", "âĢ¦</w>"]
-    assert clip.encode("cafe\u0301") == clip.encode("café")  # composed first
+    assert clip.encode("cafe\u0301") == clip.encode("café")  # composed (NFC) first
     assert clip.tokenize("it's 42") == ["it</w>", "'s</w>", "4</w>", "2</w>"]
     assert clip.encode("ΑΣ") == clip.encode("ας".replace("ς", "σ"))  # no final sigma
     assert clip.encode("&amp;") != clip.encode("&")  # HTML stays as it is
@@ -100,7 +100,7 @@ def test_words_come_back(clip, words):
 
 
 def train_plainly(words: list[str], number: int) -> list[tuple[str, str]]:
-    """BPE as its paper writes it: count all pairs anew for every merge."""
+    """BPE as in its paper: count all pairs again for every merge."""
     counts = Counter(to_symbols(word) for word in words)
     merges = []
     while len(merges) < number:
@@ -124,7 +124,7 @@ def train_plainly(words: list[str], number: int) -> list[tuple[str, str]]:
 def test_training_equals_plain_training(words, number):
     trained = Tokenizer.train([" ".join(words)], 514 + number)
     assert trained.merges == train_plainly(words, number)
-    assert trained.vocab_size == 514 + len(trained.merges)  # no two merges make the same token
+    assert trained.vocab_size == 514 + len(trained.merges)  # no two merges give the same token
 
 
 def test_vocabulary_order(small):
@@ -159,7 +159,7 @@ def test_save_and_load(small, folder):
     small_sd2 = Tokenizer(small.vocab, small.merges, pad_id=0)
     (folder / "tokenizer.json").write_text("{}")
     small_sd2.save_pretrained(str(folder))
-    assert not (folder / "tokenizer.json").exists()  # it would be an older tokenizer's
+    assert not (folder / "tokenizer.json").exists()  # it would belong to an older tokenizer
     assert Tokenizer.from_pretrained(str(folder)).pad_id == 0
 
 

@@ -1,4 +1,4 @@
-"""The second edition's world: what scenes show, what captions say of them, the split, and damaged files."""
+"""The second edition's world: what scenes show, what captions say about them, the split, and damaged files."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def single(scene):
 
 
 def share(scenes, condition, among=lambda scene: True):
-    """How many of some scenes are so; within four standard errors of what is expected, in `about`."""
+    """For each of the scenes that are `among`, whether it meets the condition."""
     return np.array([bool(condition(scene)) for scene in scenes if among(scene)])
 
 
@@ -76,13 +76,13 @@ def about(found, expected):
 
 
 def middle(mask):
-    """Where the middle of what a mask (1, R, R) shows is: x, y."""
+    """The centre (x, y) of what a mask (1, R, R) shows."""
     weights = mask[0].double()
     steps = torch.arange(mask.shape[-1], dtype=torch.float64) + 0.5
     return float((weights.sum(0) * steps).sum() / weights.sum()), float((weights.sum(1) * steps).sum() / weights.sum())
 
 
-# What is in it
+# Contents
 
 def test_the_core_has_fine_drawings_also_of_what_is_worn(data, full):
     assert (data.resolution, full.resolution) == (128, 64)
@@ -95,7 +95,7 @@ def test_the_core_has_fine_drawings_also_of_what_is_worn(data, full):
 
 
 def test_fine_sheets_show_the_same_drawings_as_the_full_set(data, full):
-    """At 32 pixels, where the sheets' order would be noticed and their fineness not."""
+    """Compared at 32 pixels, where a wrong order of the sheets would be noticed but not their resolution."""
     for name in data.position:
         for style in STYLES:
             scene = Scene(name, style, "grey")
@@ -108,7 +108,7 @@ def test_drawings_fill_their_cells(data):
             rows, columns = np.nonzero(cell[..., 3] > 16)
             longer = max(np.ptp(rows), np.ptp(columns)) + 1
             assert longer <= 120
-            assert longer >= (100 if style in ("3d", "flat") else 118)  # the two share a box, which one may not fill
+            assert longer >= (100 if style in ("3d", "flat") else 118)  # these two share a box, and one may not fill it
 
 
 def test_the_wheel_holds_the_sheets():
@@ -135,7 +135,7 @@ def test_a_sample_depends_on_its_number_alone(data):
 
 
 def test_samples_are_what_they_were(data):
-    """Written down, so that a change that makes other pictures of the old numbers is noticed."""
+    """Spelt out, so that a change that gives old numbers new pictures is noticed."""
     assert data.batch(range(4), seed=0)[1] == [
         "face with medical mask on red to cyan", "a 3d render of a hamburger on a white background", "a ufo",
         "house above fire engine"]
@@ -178,13 +178,13 @@ def test_tilts_are_moderate(scenes):
 
 
 def test_shares_of_what_is_said(data, scenes):
-    """Read off the captions, not off the flags."""
+    """Counted in the captions, not in the flags."""
     captions = {scene: data.caption(scene) for scene in scenes}
 
     def said(words, among):
         return share(scenes, lambda s: words(s) in captions[s], among)
 
-    def coloured(scene):  # a thing whose own name has a colour in it
+    def coloured(scene):  # a thing whose own name contains a colour
         return any(colour in thing for colour in BACKGROUNDS for thing in scene.things)
 
     assert about(said(lambda s: STYLES[s.style], lambda s: True), 0.6)
@@ -267,7 +267,7 @@ def test_plurals(name, several):
 
 
 def test_captions_say_nothing_but_what_is_there(data, scenes, heldout):
-    """Whatever is left of a caption without the things' names is grammar, or a word for a part of the scene."""
+    """Without the names of things, all that is left of a caption is grammar and words for parts of the scene."""
     grammar = {"a", "an", "of", "on", "as", "drawn", "background", "in", "with", "wearing"}
     for scene in (*scenes, *heldout):
         parts = [STYLES[scene.style], *scene.colours, PLACES[scene.place][0], NUMBERS[scene.count], scene.size]
@@ -281,7 +281,7 @@ def test_captions_say_nothing_but_what_is_there(data, scenes, heldout):
         assert set(rest.replace(",", "").replace(":", "").split()) <= grammar | set(" ".join(parts).split())
         assert not set(("  ", " ,", " :", ",,")) & {caption[i: i + 2] for i in range(len(caption))}
         assert caption == caption.strip(" ,:")
-        assert len(caption.split()) <= 27          # far below the 77 tokens that there are
+        assert len(caption.split()) <= 27          # well below the limit of 77 tokens
 
 
 def test_what_is_never_said_does_not_change_the_caption(data, scenes):
@@ -316,7 +316,7 @@ def test_held_out_combinations_are_never_trained_on(data, scenes, heldout):
     assert not any(is_pair_held_out(codes[s.concept], codes[s.other]) for s in scenes if s.other)
     kinds = {kind for scene in heldout for kind in data.held_out(scene)}
     assert kinds == {"colour", "worn", "pair"}
-    assert about(share(heldout, single), 0.68)     # the kinds are as in training
+    assert about(share(heldout, single), 0.68)     # as often as in training
 
 
 def test_how_much_is_held_out(data):
@@ -326,7 +326,7 @@ def test_how_much_is_held_out(data):
     assert not colours[..., 0].any()
     worn = np.array([[is_worn_held_out(data.concept(head).code, w) for w in WORN] for head in HEADS])
     assert 0.2 <= worn.mean() <= 0.3
-    assert worn.sum(axis=1).max() <= 2             # of four: every head wears something in training
+    assert worn.sum(axis=1).max() <= 2             # of four, so every head wears something in training
     assert worn.mean(axis=0).max() < 0.5
     pairs = np.array([[is_pair_held_out(a, b) for b in codes] for a in codes])
     assert (pairs == pairs.T).all()
@@ -335,7 +335,7 @@ def test_how_much_is_held_out(data):
 
 
 def test_the_split_is_fixed(data):
-    """Written down, so that a change that would let old held-out scenes into training is noticed."""
+    """Spelt out, so that a change that would let old held-out scenes into training is noticed."""
     assert [(s, b) for s in STYLES for b in BACKGROUNDS if is_held_out("1f355", s, b)] == [   # pizza
         ("3d", "brown"), ("cartoon", "yellow"), ("cartoon", "green"), ("cartoon", "cyan"), ("cartoon", "blue"),
         ("sticker", "black")]
@@ -409,7 +409,7 @@ def test_the_ground_shows_through_as_the_mask_says(data, scenes):
 
 @pytest.mark.parametrize(("size", "tilt"), [("usual", 0.0), ("small", 13.0), ("large", -7.0)])
 def test_no_halo(data, size, tilt):
-    """A thing of one colour stays that colour along its outline, on whatever ground; what is hidden never bleeds in."""
+    """A thing of one colour keeps it along its outline, on any ground; what is hidden never bleeds in."""
     scene = Scene("key", "flat", "white", size, tilt=tilt)
     layer = drawing.compose(scene, data.sprite, 128)
     seen = layer[..., 3] > 0.1
@@ -469,7 +469,7 @@ def test_relations_are_true(data, scenes):
     def middles(relation, swapped=False):
         scene = Scene("red circle", "flat", "white", other="blue square", relation=relation, swapped=swapped)
         picture = data.draw(scene)
-        return middle((picture[2:] < 0).float()), middle((picture[:1] < 0).float())   # of what is red, and blue
+        return middle((picture[2:] < 0).float()), middle((picture[:1] < 0).float())   # of red, of blue
 
     for swapped in (False, True):
         (x, y), (other_x, other_y) = middles("above", swapped)
@@ -489,7 +489,7 @@ def test_relations_are_true(data, scenes):
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_number_of_things(data, count, swapped):
-    """One thing fills so much; so many of that size, that many times as much."""
+    """Three things of one size cover three times as much as one, and so on."""
     scene = Scene("soccer ball", "cartoon", count=count, swapped=swapped)
     _, side, _, _ = drawing.layout(scene)[0]
     one = float(data.mask(Scene("soccer ball", "cartoon", scale=side / SIZES["usual"])).sum())
@@ -504,10 +504,10 @@ def test_hats_sit_on_the_head_and_not_above_it(data, worn):
             dressed = np.asarray(drawing.dress(*cells, head, style, worn)).astype(int)
             bare = np.asarray(drawing.cropped(cells[0], drawing.EDGE)).astype(int)
             taller = dressed.shape[0] - bare.shape[0]
-            assert 0.07 * bare.shape[0] < taller < 0.7 * bare.shape[0]        # it stands out at the top, and rests
+            assert 0.07 * bare.shape[0] < taller < 0.7 * bare.shape[0]        # it sticks out at the top, and rests
             wider = dressed.shape[1] - bare.shape[1]
             below = dressed[taller + bare.shape[0] // 2:, wider // 2: wider // 2 + bare.shape[1]]
-            assert abs(below.sum() - bare[bare.shape[0] // 2:].sum()) <= 0.05 * below.sum()  # the rest of it is left
+            assert abs(below.sum() - bare[bare.shape[0] // 2:].sum()) <= 0.05 * below.sum()  # the rest is as before
 
 
 def test_sunglasses_lie_on_the_face(data):
@@ -519,7 +519,7 @@ def test_sunglasses_lie_on_the_face(data):
             assert abs(dressed.width - bare.width) <= 12
             assert abs(dressed.height - bare.height) <= 4
             row = np.asarray(cells[0])[round(128 * HEADS[head][style].eye_y), :, 3]
-            assert (row > 200).mean() > 0.35       # there is a head at the height of the eyes
+            assert (row > 200).mean() > 0.35       # at the height of the eyes there is head
 
 
 def test_a_head_and_its_hat_are_tilted_together(data):
@@ -544,7 +544,7 @@ def test_grounds_show_both_colours_in_their_shares(pattern, angle):
         shares.append(second.mean())
         ends.append(second)
     assert np.mean(shares) == pytest.approx(0.25 if pattern == "dotted" else 0.5, abs=0.03)
-    if pattern == "gradient" and angle <= 90:      # it begins at the top or left, or both
+    if pattern == "gradient" and angle <= 90:      # it starts at the top, the left, or both
         assert second[0, 0] < 0.02
         assert second[-1, -1] > 0.98
     elif pattern != "gradient":
@@ -552,7 +552,7 @@ def test_grounds_show_both_colours_in_their_shares(pattern, angle):
 
 
 def test_patterns_survive_smaller_pictures():
-    """Nothing of a pattern is so thin that averages of 2 x 2 or 4 x 4 pixels would lose it."""
+    """No part of a pattern is so thin that averaging 2 x 2 or 4 x 4 pixels would lose it."""
     for pattern in PATTERNS[1:]:
         least, _ = PERIODS[pattern]
         scene = Scene("pizza", "3d", "black", pattern=pattern, second="white", period=float(least), angle=45)
@@ -580,7 +580,7 @@ def test_patterns_survive_smaller_pictures():
     ({"worn": "crown"}, "worn: 'crown' on 'pizza', which has no head in HEADS"),
     ({"concept": "panda", "worn": "wig"}, "worn: 'wig'; it must be one of top hat, crown, sunglasses, bow"),
     ({"other": "pizza"}, "other: 'pizza' is the concept, too"),
-    ({"concept": "broccoli", "count": 2}, "count: 2 of 'broccoli', which one does not count"),
+    ({"concept": "broccoli", "count": 2}, "count: 2 of 'broccoli', which cannot be counted"),
     ({"other": "rocket", "size": "small"}, "size: 'small' beside other='rocket'; it must be 'usual'"),
     ({"other": "rocket", "count": 2}, "count: 2 beside other='rocket'"),
     ({"count": 3, "place": "top"}, "place: 'top' beside count=3"),
@@ -632,7 +632,7 @@ def test_missing_file(folder, name):
 
 
 def huge_png() -> bytes:
-    """A PNG of 20,000 x 20,000 pixels, so it says."""
+    """A PNG that claims to have 20,000 x 20,000 pixels."""
     file = io.BytesIO()
     Image.new("RGBA", (8, 8)).save(file, "PNG")
     return file.getvalue()[:16] + struct.pack(">II", 20_000, 20_000) + file.getvalue()[24:]
@@ -663,7 +663,7 @@ def test_captions_that_do_not_fit(folder):
 
 
 def test_larger_sheets_of_the_full_set(tmp_path, full):
-    """As build.py --cell 128 makes them; here a few drawings enlarged."""
+    """As build.py --cell 128 makes them; here, a few enlarged drawings."""
     records = json.loads((EMOJI / "captions.json").read_text(encoding="utf-8"))[1079:1119]
     records = [record | {"index": i} for i, record in enumerate(records)]
     (tmp_path / "captions.json").write_text(json.dumps(records), encoding="utf-8")
