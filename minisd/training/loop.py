@@ -160,7 +160,7 @@ class Run:
         elif self.state_file.exists():
             raise FileExistsError(f"{self.state_file} exists: go on with --resume, or choose another folder")
         self.model = DistributedDataParallel(self.task) if self.world > 1 else self.task
-        self.task.prepare(self.out, self.step)
+        self.task.prepare(self.out, self.step * self.settings.batch_size)
 
     def go_on(self, stopped: Callable[[], bool], save_every: float, picture_every: float, quiet: bool) -> bool:
         """Take steps until the run is over or it is asked to stop. Returns whether it was asked to stop."""

@@ -58,12 +58,18 @@ def encode_all(indices: range, encode: Callable[[range], dict[str, Tensor]]) -> 
     if len(indices) % world:
         raise ValueError(f"pool={len(indices)} cannot be divided among {world} processes")
     share = len(indices) // world
-    mine = indices[rank * share: (rank + 1) * share]
+    mine = encode_here(indices[rank * share: (rank + 1) * share], encode, quiet=rank > 0)
+    return {name: gather(rows) for name, rows in mine.items()}
+
+
+def encode_here(indices: range, encode: Callable[[range], dict[str, Tensor]], quiet: bool = True) -> dict[str, Tensor]:
+    """Rows for all indices, encoded by this process alone."""
     parts = []
-    for first in tqdm(range(0, share, AT_ONCE), "encoding", leave=False, disable=rank > 0 or not sys.stderr.isatty()):
-        part = encode(mine[first: first + AT_ONCE])
+    starts = range(0, len(indices), AT_ONCE)
+    for first in tqdm(starts, "encoding", leave=False, disable=quiet or not sys.stderr.isatty()):
+        part = encode(indices[first: first + AT_ONCE])
         parts.append({name: rows.half() if rows.is_floating_point() else rows.short() for name, rows in part.items()})
-    return {name: gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def gather(share: Tensor) -> Tensor:
@@ -71,7 +77,7 @@ def gather(share: Tensor) -> Tensor:
     if not dist.is_initialized():
         return share
     shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
-    dist.all_gather(shares, share)
+    dist.all_gather([one.view(torch.uint8) for one in shares], share.view(torch.uint8))  # gloo knows no int16
     return torch.cat(shares)
 
 

@@ -34,8 +34,13 @@ class Task(nn.Module):
         """What must not change when a run is resumed: numbers, strings and tuples by name."""
         return {}
 
-    def prepare(self, folder: Path, step: int) -> None:
-        """Called once, before the first step of a run, or of one resumed after `step` steps; `folder` is the run's."""
+    def prepare(self, folder: Path, samples: int) -> None:
+        """Called once, before a run's first step, or the first after it was resumed.
+
+        Args:
+            folder: the run's.
+            samples: how many it has been trained on so far.
+        """
 
     def score(self) -> tuple[str, float] | None:
         """One number that says how good the weights are, measured on pictures never trained on: its name and value."""

@@ -17,7 +17,7 @@ from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
-from minisd.training.pool import Pool, encode_all
+from minisd.training.pool import Pool, encode_here
 from minisd.training.task import HELD_OUT, Task, check_positive, check_share, grid, trained
 from minisd.transformer import SpatialTransformer
 from minisd.unet import UNet
@@ -26,9 +26,9 @@ from minisd.vae import VAE
 MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_block": 1, "norm_num_groups": 16,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 4}
-# Stable Diffusion's noise schedule, but predicting the velocity v instead of the noise: at the noisiest timesteps,
-# which decide the colour of a plain background, "predict the noise" is solved by copying the input and teaches nothing
-# about the picture, whereas v (Salimans & Ho 2022, section 4) is nearly the negative of the picture there.
+# Stable Diffusion's noise schedule, but the network predicts the velocity v instead of the noise. At the noisiest
+# timesteps, which decide the colour of a plain ground, copying the input already predicts the noise, while v (Salimans
+# & Ho 2022, section 4) is nearly the negative of the picture there: what the network says is about the picture.
 SCHEDULE = {field: value for field, value in SD_SCHEDULE.items() if field in DDIMScheduler.DEFAULTS} | {
     "prediction_type": "v_prediction"}
 PROMPTS = (
@@ -85,7 +85,8 @@ class UNetTask(Task):
         self.frozen_weights = fingerprint(*self.frozen, words=self.tokenizer.vocab)
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
-        self.pool: Pool | None = None
+        self.pool: Pool | None = None  # what is trained on
+        self.held_out: Pool | None = None  # what the score is measured on
         self.folder = Path()  # the run's, where the pool lies
 
     def make_unet(self) -> UNet:
@@ -109,24 +110,24 @@ class UNetTask(Task):
 
     # --- the pool ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path, step: int) -> None:
+    def prepare(self, folder: Path, samples: int) -> None:
         self.folder = folder
+        self.pool_after(samples)  # now, so that encoding does not count as training time
 
-    def pool_of(self, batch: Batch) -> Pool:
-        """The pool that a batch draws from: each pool serves for `visits` visits to each of its scenes, on average."""
-        samples_before = batch.indices[0] - batch.part.start
-        number = samples_before // (self.options.pool * self.options.visits)
+    def pool_after(self, samples: int) -> Pool:
+        """The pool in use after so many training samples: each serves for `visits` visits to each of its scenes."""
+        number = samples // (self.options.pool * self.options.visits)
         if self.pool is None or self.pool.number != number:
             self.pool = None  # frees the old one's memory
             key = f"{type(self).__name__} seed {self.seed} {self.config()}"
-            with self.exact():
+            with self.in_float32():
                 self.pool = Pool.open(self.folder / "pool.safetensors", number, key, self.options.pool,
                                       lambda indices: self.encode(indices, self.seed, "train"))
         return self.pool
 
     @torch.no_grad()
     def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
-        """What a pool keeps of some scenes, one row for each: mean and std (4, 16, 16), scaled; token_ids (77,)."""
+        """Rows for these scenes: mean and std of their scaled latents, (4, 16, 16), and token_ids (77,)."""
         images, captions, _ = self.data.batch(indices, seed, split)
         return self.posterior(images) | {"token_ids": self.tokenizer(captions)}
 
@@ -136,18 +137,20 @@ class UNetTask(Task):
         factor = vae.config.scaling_factor
         return {"mean": (factor * posterior.mean).cpu(), "std": (factor * posterior.std).cpu()}
 
-    def exact(self) -> torch.autocast:
+    def in_float32(self) -> torch.autocast:
         """Compute in float32 even inside the loop's autocast."""
         return torch.autocast(self.unet.device.type, enabled=False)
 
     # --- the loss ---------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.loss(self.pool_of(batch), batch, self.options.caption_dropout)
-
-    def loss(self, pool: Pool, batch: Batch, caption_dropout: float) -> Tensor:
-        device = self.unet.device
+        pool = self.pool_after(batch.indices[0] - batch.part.start)
         chosen = (batch.draw(torch.rand) * len(pool)).long()
+        return self.loss(pool, chosen, batch, self.options.caption_dropout)
+
+    def loss(self, pool: Pool, chosen: Tensor, batch: Batch, caption_dropout: float) -> Tensor:
+        """The loss on chosen rows of a pool; all random numbers come from the batch."""
+        device = self.unet.device
         latents = self.latents(pool, batch, chosen)  # (B, 4, 16, 16)
         token_ids = pool.rows("token_ids", chosen, device)  # (B, 77)
         token_ids[batch.draw(torch.rand).to(device) < caption_dropout] = self.tokenizer([""]).to(device)
@@ -163,8 +166,12 @@ class UNetTask(Task):
         return (self.weight(timesteps) * error.mean(dim=(1, 2, 3))).mean()
 
     def latents(self, pool: Pool, batch: Batch, chosen: Tensor, name: str = "") -> Tensor:
-        """Latents drawn from the posteriors of the chosen scenes: different ones at each visit."""
-        mean, std = (pool.rows(f"{name}{what}", chosen, self.unet.device) for what in ("mean", "std"))
+        """Latents drawn from the posteriors of the chosen scenes: different ones at each visit.
+
+        name: what the tensors' names begin with; "shown_" for the masked pictures of the inpainting task.
+        """
+        mean = pool.rows(name + "mean", chosen, self.unet.device)
+        std = pool.rows(name + "std", chosen, self.unet.device)
         return mean + std * batch.draw(torch.randn, *mean.shape[1:]).to(mean.device)
 
     def inputs(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
@@ -172,11 +179,14 @@ class UNetTask(Task):
         return noisy
 
     def importance(self, pool: Pool, chosen: Tensor) -> Tensor | float:
-        """How much each latent counts in the loss: all the same. (The inpainting task overrides this.)"""
+        """How much each latent counts in the loss: here all the same. (The inpainting task overrides this.)"""
         return 1.0
 
     def weight(self, timesteps: Tensor) -> Tensor:
-        """min(SNR, γ) / (SNR + 1): timesteps with little noise, which are easy and teach little, count less."""
+        """min(SNR, γ) / (SNR + 1): timesteps with little noise, which are easy and teach little, count less.
+
+        Up to γ this is ᾱ, and ᾱ·|v - v̂|² = |ε - ε̂|²: the usual loss of predicting the noise.
+        """
         if self.options.min_snr is None:
             return torch.ones(len(timesteps), device=timesteps.device)
         alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
@@ -187,12 +197,12 @@ class UNetTask(Task):
 
     def score(self, count: int = 512) -> tuple[str, float]:
         """The loss on held-out scenes, always with the same noise and timesteps."""
-        if self.pool is None:  # this is called on the averaged weights, which train on no pool of their own
-            with self.exact():
-                held_out = encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
-            self.pool = Pool(0, held_out)
+        if self.held_out is None:
+            with self.in_float32():
+                rows = encode_here(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
+            self.held_out = Pool(0, rows)
         batch = Batch(list(range(count)), count, slice(0, count), torch.Generator().manual_seed(HELD_OUT))
-        return "held-out loss", float(self.loss(self.pool, batch, caption_dropout=0.0))
+        return "held-out loss", float(self.loss(self.held_out, torch.arange(count), batch, caption_dropout=0.0))
 
     def pipeline(self) -> StableDiffusion:
         """A pipeline of all five parts, to draw with."""
@@ -209,12 +219,13 @@ class UNetTask(Task):
     def export(self, folder: Path) -> str:
         self.unet.save_pretrained(folder / "unet")
         self.scheduler.save_pretrained(folder / "scheduler")
-        return f"U-Net: {self.unet.num_parameters():,} parameters, {' '.join(map(str, self.score()))}"
+        name, value = self.score()
+        return f"U-Net: {self.unet.num_parameters():,} parameters, {name} {value:.4f}"
 
 
-def fingerprint(*networks: nn.Module, words: dict) -> str:
-    """A short string that changes whenever a weight of the networks or a word of the vocabulary does."""
-    digest = hashlib.sha256(repr(sorted(words)).encode())
+def fingerprint(*networks: nn.Module, words: dict[str, int]) -> str:
+    """A short string that changes whenever a weight of the networks, or a word or its number in the vocabulary does."""
+    digest = hashlib.sha256(repr(sorted(words.items())).encode())
     for network in networks:
         digest.update(save({name: weight.contiguous() for name, weight in network.state_dict().items()}))
     return digest.hexdigest()[:12]

@@ -80,7 +80,7 @@ def test_first_convolution_learns_faster(make):
 def test_pool_holds_what_the_pipeline_makes_of_mask_and_picture(make, world, monkeypatch):
     """The U-Net must learn from the very inputs that `StableDiffusion.inpaint` will give it."""
     task = make()
-    pool = task.pool_of(make_batch(settings(), 0))
+    pool = task.pool
     images, _, scenes = world.batch(range(16), 0, "train")
     masks = torch.stack([random_mask(world, scene, np.random.default_rng((0, i, 1))) for i, scene in enumerate(scenes)])
     sd, given = task.pipeline(), []
@@ -122,7 +122,7 @@ def test_what_is_shown_has_noise_of_its_own(make, monkeypatch):
     task, seen = make(), []
     forward = task.unet.forward
     monkeypatch.setattr(task.unet, "forward", lambda inputs, *rest: seen.append(inputs) or forward(inputs, *rest))
-    pool = task.pool_of(make_batch(settings(), 0))
+    pool = task.pool
     for name in ("mean", "shown_mean"):
         pool.tensors[name].zero_()
     for name in ("std", "shown_std"):
@@ -142,7 +142,7 @@ def test_what_is_shown_has_noise_of_its_own(make, monkeypatch):
 def test_inputs_are_of_the_chosen_scenes(make):
     task = make()
     batch = make_batch(settings(batch_size=5), 0)
-    pool = task.pool_of(batch)
+    pool = task.pool
     pool.tensors["shown_std"].zero_()
     chosen, noisy = torch.tensor([3, 1, 3, 15, 0]), torch.randn(5, 4, 16, 16)
     inputs = task.inputs(noisy, pool, batch, chosen)

@@ -32,10 +32,10 @@ def tiny_and_quick(monkeypatch):
 @pytest.fixture
 def make(parts, world, tmp_path):
     """Makes a task, ready to be trained in tmp_path; the keywords are its options."""
-    def make(seed: int = 0, folder: Path = parts, step: int = 0, **options) -> UNetTask:
+    def make(seed: int = 0, folder: Path = parts, samples: int = 0, **options) -> UNetTask:
         paths = {"vae": str(folder / "vae/vae"), "clip": str(folder / "clip"), "pool": 16, "visits": 2}
         task = UNetTask(Options(**paths | options), world, seed)
-        task.prepare(tmp_path, step)
+        task.prepare(tmp_path, samples)
         return task
     return make
 
@@ -74,30 +74,31 @@ def test_trains_shows_and_exports(make, tmp_path, capsys):
 
 
 def test_next_pool_comes_after_so_many_visits(make, monkeypatch):
-    task, encoded, encode = make(), [], UNetTask.encode
+    encoded, encode = [], UNetTask.encode
 
     def spy(self, indices, seed, split):
         encoded.append((indices, seed, split))
         return encode(self, indices, seed, split)
 
     monkeypatch.setattr(UNetTask, "encode", spy)
-    numbers = [task.pool_of(batch).number for batch in batches(9)]  # 16 scenes, twice each, are 4 batches of 8
+    task = make()
+    assert encoded == [(range(16), 0, "train")]  # before the first step
+    numbers = [task.pool_after(samples).number for samples in range(0, 72, 8)]  # 16 scenes, twice each
     assert numbers == [0, 0, 0, 0, 1, 1, 1, 1, 2]
     assert encoded == [(range(16 * k, 16 * k + 16), 0, "train") for k in range(3)]
     encoded.clear()
-    again = make(step=8)  # resumed: the pool is in its file
-    assert again.pool_of(*batches(1, first=8)).number == 2
+    again = make(samples=64)  # resumed: the pool is in its file
+    assert again.pool.number == 2
     assert encoded == []
     assert all(torch.equal(again.pool.tensors[name], tensor) for name, tensor in task.pool.tensors.items())
-    other = make(seed=1)
-    other.pool_of(*batches(1, first=8))
+    other = make(seed=1, samples=64)
     assert encoded == [(range(32, 48), 1, "train")]
     assert not torch.equal(other.pool.tensors["mean"], task.pool.tensors["mean"])
 
 
 def test_pool_holds_scaled_posteriors_and_captions(make, world):
     task = make()
-    pool = task.pool_of(*batches(1, first=4))  # pool 1
+    pool = task.pool_after(32)  # pool 1
     images, captions, _ = world.batch(range(16, 32), 0, "train")
     vae, _ = task.frozen
     with torch.no_grad():
@@ -108,17 +109,17 @@ def test_pool_holds_scaled_posteriors_and_captions(make, world):
 
 
 def test_pool_is_encoded_in_float32_whatever_the_loop_computes_in(make, tmp_path):
-    exact = make().pool_of(*batches(1))
+    exact = make().pool
     (tmp_path / "pool.safetensors").unlink()
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = make().pool_of(*batches(1))
+        rounded = make().pool
     assert torch.equal(rounded.tensors["mean"], exact.tensors["mean"])
 
 
 def test_each_visit_draws_other_latents_from_the_posterior(make):
     task, chosen = make(), torch.zeros(64, dtype=torch.long)
     one, two = batches(2, size=64)
-    pool = task.pool_of(one)
+    pool = task.pool
     first, second = task.latents(pool, one, chosen), task.latents(pool, two, chosen)
     assert not torch.equal(first, second)
     mean, std = (pool.rows(name, chosen[:1], torch.device("cpu")) for name in ("mean", "std"))
@@ -167,13 +168,13 @@ def test_a_share_of_the_captions_is_empty(make, world, dropout):
 def test_words_and_latents_are_of_the_same_scene(make):
     """Nothing but the network's inputs are looked at: each row's context must be that of its latents."""
     task = make(caption_dropout=0.0)
-    pool = task.pool_of(*batches(1))
+    pool = task.pool
     pool.tensors["std"].zero_()
     task.scheduler.alphas_cumprod.fill_(1.0)  # no noise at all
     task.unet = Spy(task.unet, lambda noisy, timesteps, context: torch.zeros_like(noisy))
     task.options = Options(min_snr=None, pool=16, visits=2)
     for batch in batches(2):
-        task.loss(pool, batch, 0.0)
+        task.loss(pool, torch.arange(8), batch, 0.0)
     with torch.no_grad():
         said = task.frozen.text_encoder(pool.tensors["token_ids"].long())
     for noisy, _, context in task.unet.calls:
@@ -209,13 +210,13 @@ def perfect(task: UNetTask, x0: float, error: float = 0.0) -> Pool:
 
 def test_loss_is_the_error_of_the_velocity(make):
     task, (batch,) = make(min_snr=None), batches(1)
-    assert task.loss(perfect(task, 0.75), batch, 0.1).item() == pytest.approx(0, abs=1e-7)
-    assert task.loss(perfect(task, 0.75, error=0.2), batch, 0.1).item() == pytest.approx(0.04, rel=1e-3)
+    assert task.loss(perfect(task, 0.75), torch.arange(8), batch, 0.1).item() == pytest.approx(0, abs=1e-7)
+    assert task.loss(perfect(task, 0.75, error=0.2), torch.arange(8), batch, 0.1).item() == pytest.approx(0.04, rel=1e-3)
 
 
 def test_loss_is_weighted_by_the_signal_to_noise_ratio(make):
     task, (batch,) = make(), batches(1)
-    loss = task.loss(perfect(task, 0.75, error=0.2), batch, 0.1)
+    loss = task.loss(perfect(task, 0.75, error=0.2), torch.arange(8), batch, 0.1)
     times = task.unet.calls[-1][1]
     assert loss.item() == pytest.approx(0.04 * task.weight(times).mean().item(), rel=1e-3)
 
@@ -231,7 +232,7 @@ def test_min_snr_weight_is_the_formula(make):
 
 
 def test_score_is_the_loss_on_held_out_scenes(make, monkeypatch):
-    task, seen, encode = make(caption_dropout=1.0, step=3), [], UNetTask.encode
+    task, seen, encode = make(caption_dropout=1.0), [], UNetTask.encode
 
     def spy(self, indices, seed, split):
         seen.append((indices, seed, split))
