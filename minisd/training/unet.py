@@ -17,7 +17,7 @@ from minisd.schedulers import SD_SCHEDULE, DDIMScheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
-from minisd.training.pool import Pool, encode_here
+from minisd.training.pool import Pool, encode_all
 from minisd.training.task import HELD_OUT, Task, check_positive, check_share, grid, trained
 from minisd.transformer import SpatialTransformer
 from minisd.unet import UNet
@@ -199,7 +199,7 @@ class UNetTask(Task):
         """The loss on held-out scenes, always with the same noise and timesteps."""
         if self.held_out is None:
             with self.in_float32():
-                rows = encode_here(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
+                rows = encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
             self.held_out = Pool(0, rows)
         batch = Batch(list(range(count)), count, slice(0, count), torch.Generator().manual_seed(HELD_OUT))
         return "held-out loss", float(self.loss(self.held_out, torch.arange(count), batch, caption_dropout=0.0))

@@ -209,9 +209,9 @@ def perfect(task: UNetTask, x0: float, error: float = 0.0) -> Pool:
 
 
 def test_loss_is_the_error_of_the_velocity(make):
-    task, (batch,) = make(min_snr=None), batches(1)
-    assert task.loss(perfect(task, 0.75), torch.arange(8), batch, 0.1).item() == pytest.approx(0, abs=1e-7)
-    assert task.loss(perfect(task, 0.75, error=0.2), torch.arange(8), batch, 0.1).item() == pytest.approx(0.04, rel=1e-3)
+    task, (batch,), rows = make(min_snr=None), batches(1), torch.arange(8)
+    assert task.loss(perfect(task, 0.75), rows, batch, 0.1).item() == pytest.approx(0, abs=1e-7)
+    assert task.loss(perfect(task, 0.75, error=0.2), rows, batch, 0.1).item() == pytest.approx(0.04, rel=1e-3)
 
 
 def test_loss_is_weighted_by_the_signal_to_noise_ratio(make):
