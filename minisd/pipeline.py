@@ -1,4 +1,4 @@
-"""Stable Diffusion: the one file that knows the whole way of the data.
+"""Stable Diffusion: the one file that knows the whole data flow.
 
     prompt → tokenizer → text encoder ─┐
     noise → (U-Net ⇄ scheduler) × steps → VAE decoder → picture
@@ -9,11 +9,11 @@ Salimans 2022, "Classifier-Free Diffusion Guidance".
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,26 +23,29 @@ from tqdm.auto import tqdm
 
 from minisd import checkpoint, schedulers
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
+from minisd.network import Network
 from minisd.randomness import Generators, randn
+from minisd.schedulers.base import Scheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer, check_texts
 from minisd.unet import UNet
 from minisd.vae import VAE
 
 Images = list[Image.Image] | Tensor
+Steps = Generator[tuple[int, Tensor, Tensor, Tensor | None], None, None]  # i, t, latents, x0
 
 
 class StableDiffusion:
-    """The five parts and the three jobs: text to image, image to image, inpainting.
+    """The five parts, the loop that denoises, and the three jobs: text to image, image to image, inpainting.
 
     Arguments that all three jobs share:
         prompt: a string, or a list of them for a batch.
         negative_prompt: what to steer away from; one for all, or a list as long as `prompt`.
         num_inference_steps: denoising steps, 1 to 1000; 20 to 50 are usual.
         guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). 1 is
-            none, and halves the work; 7.5 is usual. It is w of Ho & Salimans plus one.
+            none, and halves the work; 7.5 is usual. In Ho & Salimans' notation it is w + 1.
         num_images: pictures for each prompt.
-        seed: picture k of the batch is drawn from seed + k, and is the picture that this seed gives alone.
+        seed: picture k of the batch is drawn with seed + k: the picture that seed=seed + k draws alone.
         generator: instead of a seed, a torch.Generator, or a list with one for each picture.
         latents: instead of random ones, the noise to begin with, (B, 4, h, w), standard normal.
         callback: called as callback(step, t, latents, x0_prediction) after every step.
@@ -50,7 +53,8 @@ class StableDiffusion:
         progress: whether to show a progress bar.
     """
 
-    def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE, scheduler):
+    def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE,
+                 scheduler: Scheduler):
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
                              f"the text encoder's is {text_encoder.config.hidden_size}: they do not belong together")
@@ -63,18 +67,19 @@ class StableDiffusion:
                              "supported are 4 to 4, and 9 to 4 (inpainting)")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
-        self._home: torch.device | None = None  # in low-memory mode, where networks go when they work
+        self._home: torch.device | None = None  # in low-memory mode, where networks work; they rest on the CPU
         self._compiled = False
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device | None = None,
-                        dtype: torch.dtype | None = None, scheduler=None, variant: str | None = None) -> Self:
+                        dtype: torch.dtype | None = None, scheduler: str | Scheduler | None = None,
+                        variant: str | None = None) -> Self:
         """Load "mini", "mini-inpaint", a folder, a single .safetensors or .ckpt file, or a Hub id "org/name".
 
         Args:
             device: None takes a GPU if there is one.
-            dtype: None takes what the device is fast in: bfloat16 (float16 on older GPUs, float32 on older CPUs). The
-                mini models are always float32 then, so that they draw the same on every computer.
+            dtype: None takes the fastest for the device: bfloat16 (float16 on older GPUs, float32 on older CPUs). The
+                mini models are float32 by default, so that they draw the same on every computer.
             scheduler: a name ("euler", "EulerDiscreteScheduler", …) or an instance; None takes the checkpoint's.
             variant: "fp16" loads the half-precision files of a folder or a Hub repository.
         """
@@ -87,30 +92,31 @@ class StableDiffusion:
         """Write all parts in the diffusers layout; a failed save leaves `folder` as it was."""
         checkpoint.save(self, folder, dtype, variant)
 
-    def set_scheduler(self, scheduler) -> None:
+    def set_scheduler(self, scheduler: str | Scheduler) -> None:
         """Swap the sampler and keep the noise schedule: a name such as "euler", or an instance.
 
-        What the present sampler's config has no field for is as Stable Diffusion's: latents are never clipped.
+        Fields that the present sampler's config lacks are Stable Diffusion's; above all, latents are never clipped.
         """
         if not isinstance(scheduler, str) and (isinstance(scheduler, type) or not hasattr(scheduler, "set_timesteps")):
             raise TypeError(f"scheduler is {scheduler!r}; it must be a name such as 'euler', or an instance")
         if isinstance(scheduler, str):
             config = {**schedulers.SD_SCHEDULE, **self.scheduler.config}
-            defaults = config.get("_use_default_values") or []  # from_config would take the new class's for them
+            # from_config gives fields listed here the new class's defaults; the noise schedule must not be among them
+            defaults = config.get("_use_default_values") or []
             config["_use_default_values"] = [field for field in defaults if field not in schedulers.NOISE_FIELDS]
             scheduler = schedulers.sampler_class(scheduler).from_config(config)
         self.scheduler = scheduler
 
     # --- faster, smaller --------------------------------------------------------------------------------------
 
-    def compile(self, **options) -> Self:
+    def compile(self, **options: Any) -> Self:
         """Compile the U-Net and the VAE's decoder; the first picture of each size then takes a minute more.
 
         Args:
-            options: for torch.compile; by default one graph a network, replayed as a CUDA graph on a GPU.
+            options: for torch.compile; by default one graph per network, replayed as a CUDA graph on a GPU.
 
         Raises:
-            ValueError: after low_memory(), which moves the networks that a compiled graph expects in their place.
+            ValueError: after low_memory(), which moves networks; a compiled network must stay where it is.
         """
         if self._home:
             raise ValueError("compile() and low_memory() exclude each other: compiled networks stay where they are")
@@ -121,8 +127,8 @@ class StableDiffusion:
         return self
 
     def low_memory(self) -> Self:
-        """Need as little memory as can be, and more time: a network is on the GPU only while it works, and the VAE
-        decodes in bands (see `minisd.bands`); pictures are the same.
+        """Use as little memory as possible, and more time: a network is on the GPU only while it works, and the VAE
+        decodes a few rows at a time (see `minisd.bands`). Pictures are the same.
 
         Raises:
             ValueError: after compile().
@@ -135,12 +141,13 @@ class StableDiffusion:
         return self
 
     @contextmanager
-    def _at_work(self, network) -> Iterator[None]:
-        """In low-memory mode, have a network on the device for this long only."""
+    def _at_work(self, network: Network) -> Iterator[torch.device]:
+        """Inside it, a network is on the device where it works, which is yielded: in low-memory mode it is moved there
+        and back; otherwise it is there already."""
         if self._home:
             network.to(self._home)
         try:
-            yield
+            yield self._home or network.device
         finally:
             if self._home:
                 network.to("cpu")
@@ -150,23 +157,111 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Prompts → (B, 77, width), what the U-Net attends to."""
-        with self._at_work(self.text_encoder):
-            return self.text_encoder(self.tokenizer(prompts).to(self.device))
+        with self._at_work(self.text_encoder) as device:
+            return self.text_encoder(self.tokenizer(prompts).to(device)).to(self.device)
 
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generators = None) -> Tensor:
-        """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
-        pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.vae.dtype)
-        with self._at_work(self.vae):
-            return self.vae.encode(pixels).sample(generator).float() * self.vae.config.scaling_factor
+        """RGB images, or pixels in [-1, 1], (B, 3, H, W) → scaled latents, drawn from the posterior, (B, 4, H/8, W/8)."""
+        pixels = image_to_tensor(images, self.vae.downscale)
+        with self._at_work(self.vae) as device:
+            latents = self.vae.encode(pixels.to(device, self.vae.dtype)).sample(generator).float()
+        return latents.to(self.device) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
-        latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
-        with self._at_work(self.vae):
-            pixels = self.vae.decode(latents, in_bands=self._home is not None)
+        with self._at_work(self.vae) as device:
+            latents = latents.to(device, self.vae.dtype) / self.vae.config.scaling_factor
+            pixels = self.vae.decode(latents, in_bands=self._home is not None).to(self.device)
         return (pixels / 2 + 0.5).clamp(0, 1)
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float,
+                generator: Generators = None, shown: Tensor | None = None) -> Steps:
+        """From noise to latents of a picture, one U-Net call and one scheduler step at a time:
+
+            sd.scheduler.set_timesteps(20, device=sd.device)
+            latents = torch.randn(1, 4, 64, 64, device=sd.device) * sd.scheduler.init_noise_sigma
+            context = sd.encode_prompt(["", "a red apple"])
+            for i, t, latents, x0 in sd.denoise(latents, sd.scheduler.timesteps, context, 7.5):
+                ...
+            picture = sd.decode_latents(latents)
+
+        Latents stay in float32 whatever the networks' dtype: the change of a step can be too small for half precision.
+
+        Args:
+            latents: (B, 4, h, w), noise times `scheduler.init_noise_sigma`, or an image's latents, noised for
+                timesteps[0]; not modified.
+            timesteps: of the scheduler, after `set_timesteps`: all, or some that follow one another.
+            context: (2B, 77, width), empty or negative prompts first; (B, 77, width) if guidance_scale is 1.
+            guidance_scale, generator: as for the three jobs; only samplers that draw need a generator.
+            shown: (B, 5, h, w), mask and masked image, for a 9-channel U-Net; doubled here under guidance.
+
+        Yields:
+            i, t, latents, x0: after step i, at timestep t, the new latents, and the clean latents that the network
+                predicts (None with those of diffusers' schedulers that do not tell). The loop goes on from this very
+                tensor: writing into it changes the next step.
+            You may stop iterating at any time. In low-memory mode the U-Net leaves the device when the loop ends or
+            is closed. Nothing is checked before the first step is asked for.
+
+        Raises:
+            ValueError: timesteps that are not the scheduler's; a context, a guidance_scale or `shown` that does not
+                fit.
+        """
+        check_guidance(guidance_scale)
+        guided, batch = guidance_scale != 1, len(latents)
+        if len(context) != (2 * batch if guided else batch):
+            raise ValueError(f"context has length {len(context)}; for {batch} latents with guidance_scale="
+                             f"{guidance_scale} it must be " + (f"{2 * batch}, negative prompts first" if guided
+                                                                else f"{batch}, the prompts alone"))
+        channels, wanted = latents.shape[1] + (0 if shown is None else shown.shape[1]), self.unet.config.in_channels
+        if channels != wanted:
+            raise ValueError(f"latents and shown have {channels} channels together; this U-Net takes {wanted}. Give "
+                             "shown, (B, 5, h, w), to one that inpaints, which takes 9, and to no other")
+        self._begin(timesteps)
+        latents, context = latents.to(self.device, torch.float32), context.to(self.device, self.dtype)
+        shown = None if shown is None else shown.to(latents)
+        # All of ours take a generator; some of diffusers' deterministic ones, which may stand in for them, do not.
+        draws: dict[str, Any] = {"generator": generator}
+        if "generator" not in inspect.signature(self.scheduler.step).parameters:
+            draws = {}
+        with self._at_work(self.unet) as device:
+            for i, t in enumerate(timesteps):
+                if self._home and self.unet.device != device:  # an earlier loop, broken off, was closed meanwhile
+                    self.unet.to(device)
+                inputs = self.scheduler.scale_model_input(latents, t)
+                inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
+                inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
+                noise_pred = self.unet(inputs, t, context).to(torch.float32, copy=True)  # CUDA graphs reuse theirs
+                if guided:
+                    negative, positive = noise_pred.chunk(2)
+                    noise_pred = negative + guidance_scale * (positive - negative)
+                step = self.scheduler.step(noise_pred, t, latents, **draws)
+                latents = step.prev_sample
+                yield i, t, latents, getattr(step, "pred_original_sample", None)  # diffusers' PNDM has none
+
+    def _begin(self, timesteps: Tensor) -> None:
+        """Tell the scheduler at which of its timesteps a loop begins."""
+        if not hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it
+            return
+        own, count = self.scheduler.timesteps, len(timesteps)
+        starts = range(len(own) - count, -1, -1)  # most often it is the tail, or all of them
+        start = next((k for k in starts if torch.equal(own[k: k + count], timesteps.to(own))), None)
+        if start is None:
+            raise ValueError("timesteps are not the scheduler's; they must be scheduler.timesteps after set_timesteps, "
+                             "or some of them that follow one another")
+        self.scheduler.set_begin_index(start)
+
+    def _run(self, steps: Steps, timesteps: Tensor, callback: Callable | None, progress: bool) -> Tensor:
+        """Go through a loop with progress bar and callback, to the latents at its end."""
+        with closing(steps):  # on an interrupt the traceback keeps the loop alive, and with it the U-Net on the device
+            for i, t, latents, x0 in tqdm(steps, total=len(timesteps), disable=not progress, leave=False):
+                if callback is not None:
+                    callback(i, t, latents, x0)
+        return latents
 
     # --- the three jobs ---------------------------------------------------------------------------------------
 
@@ -189,8 +284,8 @@ class StableDiffusion:
         height, width = self._size(height, width)
         timesteps = self._timesteps(num_inference_steps)
         latents = self._noise((batch, height, width), generator, latents) * self.scheduler.init_noise_sigma
-        latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress)
-        return self._output(latents, output)
+        steps = self.denoise(latents, timesteps, context, guidance_scale, generator)
+        return self._output(self._run(steps, timesteps, callback, progress), output)
 
     @torch.no_grad()
     def image_to_image(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
@@ -213,8 +308,8 @@ class StableDiffusion:
         clean = self.encode_image(pixels, generator)
         noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
         latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
-        latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress)
-        return self._output(latents, output)
+        steps = self.denoise(latents, timesteps, context, guidance_scale, generator)
+        return self._output(self._run(steps, timesteps, callback, progress), output)
 
     @torch.no_grad()
     def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
@@ -241,7 +336,8 @@ class StableDiffusion:
         mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, num_images, "mask").to(self.device)
         nine_channels = self.unet.config.in_channels == 9
 
-        clean = self.encode_image(pixels, generator) if strength < 1 or not nine_channels else None
+        if strength < 1 or not nine_channels:
+            clean = self.encode_image(pixels, generator)
         noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
         if strength < 1:
             latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
@@ -251,59 +347,31 @@ class StableDiffusion:
 
         if nine_channels:
             masked = self.encode_image(pixels * (1 - mask), generator)
-            latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress,
-                                    shown=torch.cat([small_mask, masked], dim=1))
+            steps = self.denoise(latents, timesteps, context, guidance_scale, generator,
+                                 shown=torch.cat([small_mask, masked], dim=1))
         else:
-            latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress,
-                                    keep=(clean, noise, small_mask))
-        return self._output(latents, output)
+            steps = self.denoise(latents, timesteps, context, guidance_scale, generator)
+            steps = self._put_back(steps, timesteps, clean, noise, small_mask)
+        return self._output(self._run(steps, timesteps, callback, progress), output)
 
-    # --- the loop ---------------------------------------------------------------------------------------------
-
-    def _denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float,
-                 generator: Generators, callback: Callable | None, progress: bool, shown: Tensor | None = None,
-                 keep: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
-        """From noise to latents of a picture, one U-Net call and one scheduler step at a time.
-
-        Latents stay in float32 all the way, whatever the networks are in: a step changes them by little.
-
-        Args:
-            context: (2B, 77, width), negative prompts first; (B, 77, width) when guidance_scale is 1.
-            shown: (B, 5, h, w), mask and masked image, for a 9-channel U-Net.
-            keep: (clean latents, noise, mask): put the clean latents back, noisy, where the mask is 0.
-        """
-        guided = guidance_scale != 1
-        # all of ours take a generator; some of diffusers' deterministic ones, which may stand in for them, do not
-        draws = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
-        with self._at_work(self.unet):
-            for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
-                inputs = self.scheduler.scale_model_input(latents, t)
-                inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
-                inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
-                noise_pred = self.unet(inputs, t, context).to(torch.float32, copy=True)  # a CUDA graph reuses its own
-                if guided:
-                    negative, positive = noise_pred.chunk(2)
-                    noise_pred = negative + guidance_scale * (positive - negative)
-                step = self.scheduler.step(noise_pred, t, latents, **draws)
-                latents = step.prev_sample
-                if keep is not None:
-                    known, noise, mask = keep
-                    if i + 1 < len(timesteps):
-                        known = self.scheduler.add_noise(known, noise, timesteps[i + 1: i + 2].repeat(len(known)))
-                    latents = (1 - mask) * known + mask * latents
-                if callback is not None:
-                    callback(i, t, latents, getattr(step, "pred_original_sample", None))  # diffusers' PNDM has none
-        return latents
+    def _put_back(self, steps: Steps, timesteps: Tensor, clean: Tensor, noise: Tensor,
+                  mask: Tensor) -> Steps:
+        """After each step, write the clean latents, noisy, into the state where the mask is 0."""
+        for i, t, latents, x0 in steps:
+            known = clean
+            if i + 1 < len(timesteps):
+                known = self.scheduler.add_noise(clean, noise, timesteps[i + 1: i + 2].repeat(len(clean)))
+            latents.copy_((1 - mask) * known + mask * latents)
+            yield i, t, latents, x0
 
     # --- arguments checked and prepared -----------------------------------------------------------------------
 
-    def _context(self, prompt, negative_prompt, guidance_scale: float, num_images: int) -> tuple[Tensor, int]:
+    def _context(self, prompt: str | list[str], negative_prompt: str | list[str], guidance_scale: float,
+                 num_images: int) -> tuple[Tensor, int]:
         """(2B, 77, width), negative before positive, or (B, 77, width) without guidance; and B."""
         if not isinstance(num_images, Integral) or isinstance(num_images, bool) or num_images < 1:
             raise ValueError(f"num_images={num_images!r}; it must be a whole number from 1")
-        if not is_number(guidance_scale) or not 0 <= guidance_scale <= 1e4:
-            raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 "
-                             "(1 is no guidance, 7.5 is usual)")
+        check_guidance(guidance_scale)
         prompts = check_texts("prompt", [prompt] if isinstance(prompt, str) else prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
         check_texts("negative_prompt", negatives)
@@ -337,13 +405,10 @@ class StableDiffusion:
         if run == 0:
             raise ValueError(f"strength={strength} of {num_inference_steps} steps leaves none to run; "
                              f"it must be at least {math.ceil(1000 / num_inference_steps) / 1000:g}")
-        start = (num_inference_steps - run) * self.scheduler.order  # Heun calls the U-Net twice a step
-        if hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it; spares a look at t on the GPU
-            self.scheduler.set_begin_index(start)
-        return self.scheduler.timesteps[start:]
+        return self.scheduler.timesteps[(num_inference_steps - run) * self.scheduler.order:]  # Heun: two calls a step
 
-    def _noise(self, shape: tuple[int, int, int], generator: Generators, latents: Tensor | None) -> Tensor:
-        batch, height, width = shape
+    def _noise(self, size: tuple[int, int, int], generator: Generators, latents: Tensor | None) -> Tensor:
+        batch, height, width = size
         shape = (batch, self.vae.config.latent_channels, height // self.vae.downscale, width // self.vae.downscale)
         if latents is None:
             return randn(shape, generator, self.device)
@@ -389,8 +454,13 @@ def repeat(tensor: Tensor, batch: int, num_images: int, name: str) -> Tensor:
     return tensor.repeat_interleave(batch // len(tensor), dim=0)
 
 
-def is_number(value) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_guidance(scale: float) -> None:
+    if not is_number(scale) or not 0 <= scale <= 1e4:
+        raise ValueError(f"guidance_scale={scale!r}; it must be a number from 0 (1 is no guidance, 7.5 is usual)")
 
 
 def check_output(output: str) -> None:
