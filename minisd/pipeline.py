@@ -244,12 +244,17 @@ class StableDiffusion:
                 yield i, t, latents, getattr(step, "pred_original_sample", None)  # diffusers' PNDM has none
 
     def _begin(self, timesteps: Tensor) -> None:
-        """Tell the scheduler at which of its timesteps a loop begins."""
+        """Tell the scheduler at which of its timesteps a loop begins.
+
+        If `timesteps` are a view of the scheduler's own, their offset says it; comparing values would wait for the GPU.
+        """
         if not hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it
             return
         own, count = self.scheduler.timesteps, len(timesteps)
-        starts = range(len(own) - count, -1, -1)  # most often it is the tail, or all of them
-        start = next((k for k in starts if torch.equal(own[k: k + count], timesteps.to(own))), None)
+        start: int | None = int(timesteps.storage_offset() - own.storage_offset())
+        if timesteps.untyped_storage().data_ptr() != own.untyped_storage().data_ptr() or timesteps.stride() != (1,):
+            places = range(len(own) - count + 1)
+            start = next((k for k in places if torch.equal(own[k: k + count], timesteps.to(own))), None)
         if start is None:
             raise ValueError("timesteps are not the scheduler's; they must be scheduler.timesteps after set_timesteps, "
                              "or some of them that follow one another")
