@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train what the arguments ask for. Under torchrun, each process computes its part of every batch."""
     distributed = "WORLD_SIZE" in os.environ
     if distributed:
-        dist.init_process_group("nccl" if arguments.device == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if arguments.device == "cuda" else "gloo", timeout=PATIENCE)
     if arguments.device == "cuda" and distributed:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     model = MODELS[arguments.what]

@@ -46,33 +46,39 @@ class Pool:
         key = f"{key}, pool {number} of {size} scenes"
         tensors = read(path, key)
         if tensors is None:
-            tensors = encode_all(range(number * size, (number + 1) * size), encode)
+            own = own_share(range(number * size, (number + 1) * size))
+            tensors = {name: gather(rows) for name, rows in encode_all(own, encode).items()}
             if not dist.is_initialized() or dist.get_rank() == 0:
                 write(path, key, tensors)
         return cls(number, tensors)
 
 
 def encode_all(indices: range, encode: Callable[[range], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows for all indices. Each process encodes its share; then all processes get all rows."""
+    """Rows for all indices, encoded a few at a time."""
+    parts = []
+    for first in tqdm(range(0, len(indices), AT_ONCE), "encoding", leave=False, disable=not sys.stderr.isatty()):
+        part = encode(indices[first: first + AT_ONCE])
+        parts.append({name: rows.half() if rows.is_floating_point() else rows.short() for name, rows in part.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def own_share(indices: range) -> range:
+    """This process's part of the indices."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if len(indices) % world:
         raise ValueError(f"pool={len(indices)} cannot be divided among {world} processes")
     share = len(indices) // world
-    mine = indices[rank * share: (rank + 1) * share]
-    parts = []
-    for first in tqdm(range(0, share, AT_ONCE), "encoding", leave=False, disable=rank > 0 or not sys.stderr.isatty()):
-        part = encode(mine[first: first + AT_ONCE])
-        parts.append({name: rows.half() if rows.is_floating_point() else rows.short() for name, rows in part.items()})
-    return {name: gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+    return indices[rank * share: (rank + 1) * share]
 
 
 def gather(share: Tensor) -> Tensor:
     """The shares of all processes, concatenated."""
     if not dist.is_initialized():
         return share
-    shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
-    dist.all_gather(shares, share)
-    return torch.cat(shares)
+    data = share.view(torch.uint8)  # gloo knows no int16
+    shares = [torch.empty_like(data) for _ in range(dist.get_world_size())]
+    dist.all_gather(shares, data)
+    return torch.cat(shares).view(share.dtype)
 
 
 def read(path: Path, key: str) -> dict[str, Tensor] | None:

@@ -83,9 +83,6 @@ def test_a_pool_that_is_not_written_whole_leaves_nothing(tmp_path, monkeypatch):
 def test_processes_divide_the_scenes(monkeypatch):
     for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 4)):
         monkeypatch.setattr(pool.dist, name, lambda value=value: value)
-    monkeypatch.setattr(pool, "gather", lambda share: share)
-    encode = Encoder()
-    pool.encode_all(range(40, 60), encode)
-    assert encode.asked == [range(45, 50)]
+    assert pool.own_share(range(40, 60)) == range(45, 50)
     with pytest.raises(ValueError, match="pool=22 cannot be divided among 4 processes"):
-        pool.encode_all(range(22), encode)
+        pool.own_share(range(22))
