@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,9 +83,9 @@ def names_in(optimizer: torch.optim.Optimizer, task: Task, dimensions: int | Non
 
 
 def start(function, *args, **kwargs) -> multiprocessing.Process:
-    """Call a function of this file in a process of its own. (Forked from one that has imported torch: quick.)"""
+    """Call a function of this file in a process of its own, forked from one that has imported what takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.toy"])
+    context.set_forkserver_preload(["tests.toy", "pytest", "torch._dynamo"])  # the last: at an optimiser's first step
     process = context.Process(target=function, args=args, kwargs=kwargs, daemon=True)
     process.start()
     return process
@@ -103,6 +104,19 @@ def train_toy(out: Path, resume: bool = False, toy: dict | None = None, **change
     """A run that saves after every step."""
     torch.set_num_threads(1)
     train(Toy(**(toy or {})), settings(**changes), out, resume, save_every=0, quiet=True)
+
+
+def train_toy_until(out: Path, module: str, name: str, before: bool) -> None:
+    """Resume a run, and be killed when it comes to call a function: before that, or when the call is done."""
+    function = getattr(sys.modules[module], name)
+
+    def killed(*args, **kwargs):
+        if not before:
+            function(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(sys.modules[module], name, killed)
+    train_toy(out, resume=True)
 
 
 def save_tiny_parts(folder: Path) -> None:

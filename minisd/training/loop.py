@@ -35,6 +35,7 @@ from minisd.training.muon import Muon
 from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
 from minisd.training.task import Task
 
+PARENT = os.getppid()  # torchrun, if that started this process: read before it is waited for, so it is alive
 LINE_EVERY = 100  # steps between progress lines, where no terminal can show a bar
 
 
@@ -354,7 +355,6 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     A process that torchrun started also stops if torchrun itself was killed and can no longer tell it to.
     """
     asked: list[int] = []
-    parent = os.getppid()
 
     def ask(number: int, frame: object) -> None:
         if asked:
@@ -362,7 +362,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         asked.append(number)
 
     def stopped() -> bool:
-        return bool(asked) or (dist.is_initialized() and os.getppid() != parent)
+        return bool(asked) or (dist.is_initialized() and os.getppid() != PARENT)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -126,6 +126,101 @@ def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, caps
         assert picture.width > 1000
 
 
+class Painter:
+    """Takes the place of the pipeline: "draws" a dark picture of trained scenes and a bright one of held-out ones."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, held_out: list[str]):
+        self.held_out, self.asked, self.scheduler, self.vae = held_out, [], "own", self
+
+    def set_scheduler(self, name):
+        self.scheduler = name
+
+    def text_to_image(self, prompts, num_inference_steps, guidance_scale, seed, output, progress):
+        self.asked.append((len(prompts), num_inference_steps, guidance_scale, seed, self.scheduler))
+        return torch.stack([torch.full((3, 64, 64), float(prompt in self.held_out)) for prompt in prompts])
+
+    def encode(self, images):
+        return type("Posterior", (), {"mode": lambda self: images})()
+
+    def decode(self, latents):
+        return latents
+
+
+def test_evaluate_says_of_which_scenes_a_number_is(data, monkeypatch):
+    """A judge to whom bright pictures are right and dark ones wrong."""
+    classifier = Classifier(concepts=[c.name for c in data.concepts], styles=data.styles,
+                            backgrounds=list(data.backgrounds))
+    judge, count = evaluation.Judge(classifier, data), 34
+    splits = {split: evaluation.fixed_scenes(data, split, count) for split in ("train", "heldout")}
+    scored = []
+
+    def scores(self, pictures, scenes):
+        scored.append(scenes)
+        return {key: float(pictures.mean() == 1) for key in ("concept", "concept top 5", "style", "background",
+                                                             "nearest")}
+
+    monkeypatch.setattr(evaluation.Judge, "scores", scores)
+    monkeypatch.setattr(evaluation.Judge, "features", lambda self, pictures: pictures.flatten(1)[:, :2])
+    monkeypatch.setattr(evaluation, "GUIDANCE_SCALES", (1.0, 4.0))
+    monkeypatch.setattr(evaluation, "STEPS", (2,))
+    monkeypatch.setattr(evaluation, "SAMPLERS", ("euler",))
+    painter = Painter([data.caption(scene) for scene in splits["heldout"]])
+    rows = evaluation.evaluate(painter, judge, count, 3.0, 7, progress=False)
+    assert [(row["setting"], row["value"]) for row in rows[2:]] == [
+        ("guidance", 1.0), ("guidance", 4.0), ("steps", 2), ("scheduler", "euler")]
+    for row in rows[2:]:
+        assert (row["concept, seen"], row["concept, held out"]) == (0, 1)
+    assert scored == [splits["train"], splits["heldout"]] * 6
+    assert painter.asked == [(n, steps, scale, seed, name) for steps, scale, name in (
+        (7, 1.0, "own"), (7, 4.0, "own"), (2, 3.0, "own"), (7, 3.0, "euler"))
+        for _ in range(2) for n, seed in ((32, 0), (2, 32))]
+    assert painter.scheduler == "own"
+    assert "| guidance 4.0 | 0 / 100 | 0 / 100 |" in evaluation.table(rows)
+
+
+def test_retrieval_counts_captions_that_find_their_own_picture(data):
+    asked, batch = [], data.batch
+
+    class Towers:
+        logit_scale = torch.zeros(1)
+        embed_text = staticmethod(lambda numbers: torch.eye(8))
+        embed_images = staticmethod(lambda images: torch.cat([torch.eye(8)[:6], torch.zeros(2, 8)]))
+
+    class Data:
+        @staticmethod
+        def batch(indices, seed, split, resolution):
+            asked.append((indices, split))
+            return batch(indices, seed, split, resolution)
+
+    assert evaluation.retrieval(Towers, lambda captions: torch.zeros(8), Data, "heldout", count=8) == 0.75
+    assert asked == [(range(8), "heldout")]
+
+
+def test_scores_are_shares_of_right_answers(data):
+    """The judge is sure of the right concept, of the second style, and reads grounds off the pictures."""
+    class Sure(torch.nn.Module):
+        config = Classifier(concepts=[c.name for c in data.concepts], styles=data.styles,
+                            backgrounds=list(data.backgrounds)).config
+
+        def forward(self, pictures):
+            concepts = torch.zeros(len(pictures), len(data.concepts))
+            for row, scene in zip(concepts, scenes):
+                row[data.position[scene.concept]] = 1
+            concepts[0] = torch.arange(len(data.concepts))
+            return concepts, torch.eye(4)[[1] * len(pictures)], None
+
+    scenes = [Scene("pizza", style, "blue") for style in data.styles]
+    pictures = torch.stack([data.draw(scene) for scene in scenes])
+    scenes[3] = replace(scenes[3], background="red")
+    found = evaluation.Judge(Sure(), data).scores(pictures, scenes)
+    assert {key: found[key] for key in ("concept", "style", "background")} == {
+        "concept": 0.75, "style": 0.25, "background": 0.75}
+    assert found["nearest"] == 0.75
+    assert found["distance"] > 0
+
+
 def test_a_judge_must_know_what_it_judges(data):
     judge = Classifier(concepts=["red apple"], styles=data.styles, backgrounds=list(data.backgrounds))
     with pytest.raises(ValueError, match=r"the classifier was never taught .*; it must know all of the data"):
