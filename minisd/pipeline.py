@@ -10,10 +10,11 @@ Salimans 2022, "Classifier-Free Diffusion Guidance".
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator as Steps
+from contextlib import closing, contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +24,20 @@ from tqdm.auto import tqdm
 
 from minisd import checkpoint, schedulers
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
+from minisd.network import Network
 from minisd.randomness import Generator, randn
+from minisd.schedulers.base import Scheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer, check_texts
 from minisd.unet import UNet
 from minisd.vae import VAE
 
 Images = list[Image.Image] | Tensor
+Step = tuple[int, Tensor, Tensor, Tensor | None]  # i, t, latents, x0
 
 
 class StableDiffusion:
-    """The five parts and the three jobs: text to image, image to image, inpainting.
+    """The five parts, the loop that denoises, and the three jobs: text to image, image to image, inpainting.
 
     Arguments that all three jobs share:
         prompt: a string, or a list of them for a batch.
@@ -50,7 +54,8 @@ class StableDiffusion:
         progress: whether to show a progress bar.
     """
 
-    def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE, scheduler):
+    def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE,
+                 scheduler: Scheduler):
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
                              f"the text encoder's is {text_encoder.config.hidden_size}: they do not belong together")
@@ -68,7 +73,8 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device | None = None,
-                        dtype: torch.dtype | None = None, scheduler=None, variant: str | None = None) -> Self:
+                        dtype: torch.dtype | None = None, scheduler: str | Scheduler | None = None,
+                        variant: str | None = None) -> Self:
         """Load "mini", "mini-inpaint", a folder, a single .safetensors or .ckpt file, or a Hub id "org/name".
 
         Args:
@@ -87,7 +93,7 @@ class StableDiffusion:
         """Write all parts in the diffusers layout; a failed save leaves `folder` as it was."""
         checkpoint.save(self, folder, dtype, variant)
 
-    def set_scheduler(self, scheduler) -> None:
+    def set_scheduler(self, scheduler: str | Scheduler) -> None:
         """Swap the sampler and keep the noise schedule: a name such as "euler", or an instance.
 
         What the present sampler's config has no field for is as Stable Diffusion's: latents are never clipped.
@@ -135,12 +141,12 @@ class StableDiffusion:
         return self
 
     @contextmanager
-    def _at_work(self, network) -> Iterator[None]:
-        """In low-memory mode, have a network on the device for this long only."""
+    def _at_work(self, network: Network) -> Iterator[torch.device]:
+        """In low-memory mode, have a network on the device for this long only. Gives the device that it is on."""
         if self._home:
             network.to(self._home)
         try:
-            yield
+            yield self._home or network.device
         finally:
             if self._home:
                 network.to("cpu")
@@ -150,23 +156,116 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Prompts → (B, 77, width), what the U-Net attends to."""
-        with self._at_work(self.text_encoder):
-            return self.text_encoder(self.tokenizer(prompts).to(self.device))
+        with self._at_work(self.text_encoder) as device:
+            return self.text_encoder(self.tokenizer(prompts).to(device)).to(self.device)
 
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generator = None) -> Tensor:
         """RGB images, or pixels in [-1, 1], (B, 3, H, W) → a random draw of their scaled latents, (B, 4, H/8, W/8)."""
-        pixels = image_to_tensor(images, self.vae.downscale).to(self.device, self.vae.dtype)
-        with self._at_work(self.vae):
-            return self.vae.encode(pixels).sample(generator).float() * self.vae.config.scaling_factor
+        pixels = image_to_tensor(images, self.vae.downscale)
+        with self._at_work(self.vae) as device:
+            latents = self.vae.encode(pixels.to(device, self.vae.dtype)).sample(generator).float()
+        return latents.to(self.device) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
-        latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
-        with self._at_work(self.vae):
-            pixels = self.vae.decode(latents, tiled=self._home is not None)
+        with self._at_work(self.vae) as device:
+            latents = latents.to(device, self.vae.dtype) / self.vae.config.scaling_factor
+            pixels = self.vae.decode(latents, tiled=self._home is not None).to(self.device)
         return (pixels / 2 + 0.5).clamp(0, 1)
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float,
+                generator: Generator = None, shown: Tensor | None = None) -> Steps[Step, None, None]:
+        """From noise to latents of a picture, one U-Net call and one scheduler step at a time:
+
+            sd.scheduler.set_timesteps(20, device=sd.device)
+            latents = torch.randn(1, 4, 64, 64, device=sd.device) * sd.scheduler.init_noise_sigma
+            context = sd.encode_prompt(["", "a red apple"])
+            for i, t, latents, x0 in sd.denoise(latents, sd.scheduler.timesteps, context, 7.5):
+                ...
+            picture = sd.decode_latents(latents)
+
+        Latents stay in float32 all the way, whatever the networks are in: a step changes them by little.
+
+        Args:
+            latents: (B, 4, h, w), noise times `scheduler.init_noise_sigma`, or an image's latents, noised for
+                timesteps[0]; left alone.
+            timesteps: of the scheduler, after `set_timesteps`: all, or some that follow one another.
+            context: (2B, 77, width), empty or negative prompts first; (B, 77, width) if guidance_scale is 1.
+            guidance_scale, generator: as for the three jobs; only samplers that draw need a generator.
+            shown: (B, 5, h, w), mask and masked image, for a 9-channel U-Net: B of them, whatever the guidance.
+
+        Yields:
+            i, t, latents, x0: after the i-th of these steps, from t, the state and the network's prediction of its
+                end. `latents` is the state itself, a new tensor for each step: whoever writes into it changes what
+                the next step begins with. (x0 is None with those of diffusers' schedulers that do not tell it.)
+            The loop can be broken off at any step; until then the U-Net stays on the device in low-memory mode.
+
+        Raises:
+            ValueError: timesteps that are not the scheduler's; a context, a guidance_scale or `shown` that does not
+                fit.
+        """
+        check_guidance(guidance_scale)
+        guided, batch = guidance_scale != 1, len(latents)
+        if len(context) != (2 * batch if guided else batch):
+            raise ValueError(f"context has length {len(context)}; for {batch} latents with guidance_scale="
+                             f"{guidance_scale} it must be " + (f"{2 * batch}, negative prompts first" if guided
+                                                                else f"{batch}, the prompts alone"))
+        channels, wanted = latents.shape[1] + (0 if shown is None else shown.shape[1]), self.unet.config.in_channels
+        if channels != wanted:
+            raise ValueError(f"latents and shown have {channels} channels together; this U-Net takes {wanted}. Give "
+                             "shown, (B, 5, h, w), to one that inpaints, which takes 9, and to no other")
+        self._begin(timesteps)
+        latents, context = latents.to(self.device, torch.float32), context.to(self.device, self.dtype)
+        shown = None if shown is None else shown.to(latents)
+        # All of ours take a generator; some of diffusers' deterministic ones, which may stand in for them, do not.
+        draws: dict[str, Any] = {"generator": generator}
+        if "generator" not in inspect.signature(self.scheduler.step).parameters:
+            draws = {}
+        with self._at_work(self.unet) as device:
+            for i, t in enumerate(timesteps):
+                if self._home and self.unet.device != device:  # an earlier loop, broken off, was only closed just now
+                    self.unet.to(device)
+                inputs = self.scheduler.scale_model_input(latents, t)
+                inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
+                inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
+                noise_pred = self.unet(inputs, t, context).to(torch.float32, copy=True)  # a CUDA graph reuses its own
+                if guided:
+                    negative, positive = noise_pred.chunk(2)
+                    noise_pred = negative + guidance_scale * (positive - negative)
+                step = self.scheduler.step(noise_pred, t, latents, **draws)
+                latents = step.prev_sample
+                yield i, t, latents, getattr(step, "pred_original_sample", None)  # diffusers' PNDM has none
+
+    def _begin(self, timesteps: Tensor) -> None:
+        """Tell the scheduler at which of its timesteps a loop begins.
+
+        Where `timesteps` is a slice of the scheduler's own tensor, nobody looks at the values: that waits for the GPU.
+        """
+        if not hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it
+            return
+        own, count = self.scheduler.timesteps, len(timesteps)
+        start: int | None = int(timesteps.storage_offset())
+        if timesteps.untyped_storage().data_ptr() != own.untyped_storage().data_ptr() or timesteps.stride() != (1,):
+            places = range(len(own) - count + 1)
+            start = next((k for k in places if torch.equal(own[k: k + count], timesteps.to(own))), None)
+        if start is None:
+            raise ValueError("timesteps are not the scheduler's; they must be scheduler.timesteps after set_timesteps, "
+                             "or some of them that follow one another")
+        self.scheduler.set_begin_index(start)
+
+    def _run(self, steps: Steps[Step, None, None], timesteps: Tensor, callback: Callable | None,
+             progress: bool) -> Tensor:
+        """Go through a loop with progress bar and callback, to the latents at its end."""
+        with closing(steps):  # at once: the traceback of an interrupt would keep the loop, and the U-Net on the device
+            for step in tqdm(steps, total=len(timesteps), disable=not progress, leave=False):
+                if callback is not None:
+                    callback(*step)
+        return step[2]
 
     # --- the three jobs ---------------------------------------------------------------------------------------
 
@@ -189,8 +288,8 @@ class StableDiffusion:
         height, width = self._size(height, width)
         timesteps = self._timesteps(num_inference_steps)
         latents = self._noise((batch, height, width), generator, latents) * self.scheduler.init_noise_sigma
-        latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress)
-        return self._output(latents, output)
+        steps = self.denoise(latents, timesteps, context, guidance_scale, generator)
+        return self._output(self._run(steps, timesteps, callback, progress), output)
 
     @torch.no_grad()
     def image_to_image(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
@@ -213,8 +312,8 @@ class StableDiffusion:
         clean = self.encode_image(pixels, generator)
         noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
         latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
-        latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress)
-        return self._output(latents, output)
+        steps = self.denoise(latents, timesteps, context, guidance_scale, generator)
+        return self._output(self._run(steps, timesteps, callback, progress), output)
 
     @torch.no_grad()
     def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
@@ -241,7 +340,8 @@ class StableDiffusion:
         mask = repeat(mask_to_tensor(mask, pixels.shape[-2:]), batch, num_images, "mask").to(self.device)
         nine_channels = self.unet.config.in_channels == 9
 
-        clean = self.encode_image(pixels, generator) if strength < 1 or not nine_channels else None
+        if strength < 1 or not nine_channels:
+            clean = self.encode_image(pixels, generator)
         noise = self._noise((batch, *pixels.shape[-2:]), generator, latents)
         if strength < 1:
             latents = self.scheduler.add_noise(clean, noise, timesteps[:1].repeat(batch))
@@ -251,49 +351,22 @@ class StableDiffusion:
 
         if nine_channels:
             masked = self.encode_image(pixels * (1 - mask), generator)
-            latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress,
-                                    shown=torch.cat([small_mask, masked], dim=1))
+            steps = self.denoise(latents, timesteps, context, guidance_scale, generator,
+                                 shown=torch.cat([small_mask, masked], dim=1))
         else:
-            latents = self._denoise(latents, timesteps, context, guidance_scale, generator, callback, progress,
-                                    keep=(clean, noise, small_mask))
-        return self._output(latents, output)
+            steps = self.denoise(latents, timesteps, context, guidance_scale, generator)
+            steps = self._put_back(steps, timesteps, clean, noise, small_mask)
+        return self._output(self._run(steps, timesteps, callback, progress), output)
 
-    # --- the loop ---------------------------------------------------------------------------------------------
-
-    def _denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, guidance_scale: float, generator: Generator,
-                 callback: Callable | None, progress: bool, shown: Tensor | None = None,
-                 keep: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
-        """From noise to latents of a picture, one U-Net call and one scheduler step at a time.
-
-        Latents stay in float32 all the way, whatever the networks are in: a step changes them by little.
-
-        Args:
-            context: (2B, 77, width), negative prompts first; (B, 77, width) when guidance_scale is 1.
-            shown: (B, 5, h, w), mask and masked image, for a 9-channel U-Net.
-            keep: (clean latents, noise, mask): put the clean latents back, noisy, where the mask is 0.
-        """
-        guided = guidance_scale != 1
-        # all of ours take a generator; some of diffusers' deterministic ones, which may stand in for them, do not
-        draws = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
-        with self._at_work(self.unet):
-            for i, t in enumerate(tqdm(timesteps, disable=not progress, leave=False)):
-                inputs = self.scheduler.scale_model_input(latents, t)
-                inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
-                inputs = (torch.cat([inputs] * 2) if guided else inputs).to(self.dtype)
-                noise_pred = self.unet(inputs, t, context).to(torch.float32, copy=True)  # a CUDA graph reuses its own
-                if guided:
-                    negative, positive = noise_pred.chunk(2)
-                    noise_pred = negative + guidance_scale * (positive - negative)
-                step = self.scheduler.step(noise_pred, t, latents, **draws)
-                latents = step.prev_sample
-                if keep is not None:
-                    known, noise, mask = keep
-                    if i + 1 < len(timesteps):
-                        known = self.scheduler.add_noise(known, noise, timesteps[i + 1: i + 2].repeat(len(known)))
-                    latents = (1 - mask) * known + mask * latents
-                if callback is not None:
-                    callback(i, t, latents, getattr(step, "pred_original_sample", None))  # diffusers' PNDM has none
-        return latents
+    def _put_back(self, steps: Steps[Step, None, None], timesteps: Tensor, clean: Tensor, noise: Tensor,
+                  mask: Tensor) -> Steps[Step, None, None]:
+        """After each step, write the clean latents, noisy, into the state where the mask is 0."""
+        for i, t, latents, x0 in steps:
+            known = clean
+            if i + 1 < len(timesteps):
+                known = self.scheduler.add_noise(clean, noise, timesteps[i + 1: i + 2].repeat(len(clean)))
+            latents.copy_((1 - mask) * known + mask * latents)
+            yield i, t, latents, x0
 
     # --- arguments checked and prepared -----------------------------------------------------------------------
 
@@ -301,9 +374,7 @@ class StableDiffusion:
         """(2B, 77, width), negative before positive, or (B, 77, width) without guidance; and B."""
         if not isinstance(num_images, Integral) or isinstance(num_images, bool) or num_images < 1:
             raise ValueError(f"num_images={num_images!r}; it must be a whole number from 1")
-        if not is_number(guidance_scale) or not 0 <= guidance_scale <= 1e4:
-            raise ValueError(f"guidance_scale={guidance_scale!r}; it must be a number from 0 "
-                             "(1 is no guidance, 7.5 is usual)")
+        check_guidance(guidance_scale)
         prompts = check_texts("prompt", [prompt] if isinstance(prompt, str) else prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
         check_texts("negative_prompt", negatives)
@@ -337,13 +408,10 @@ class StableDiffusion:
         if run == 0:
             raise ValueError(f"strength={strength} of {num_inference_steps} steps leaves none to run; "
                              f"it must be at least {math.ceil(1000 / num_inference_steps) / 1000:g}")
-        start = (num_inference_steps - run) * self.scheduler.order  # Heun calls the U-Net twice a step
-        if hasattr(self.scheduler, "set_begin_index"):  # not all of diffusers' have it; spares a look at t on the GPU
-            self.scheduler.set_begin_index(start)
-        return self.scheduler.timesteps[start:]
+        return self.scheduler.timesteps[(num_inference_steps - run) * self.scheduler.order:]  # Heun: two calls a step
 
-    def _noise(self, shape: tuple[int, int, int], generator: Generator, latents: Tensor | None) -> Tensor:
-        batch, height, width = shape
+    def _noise(self, size: tuple[int, int, int], generator: Generator, latents: Tensor | None) -> Tensor:
+        batch, height, width = size
         shape = (batch, self.vae.config.latent_channels, height // self.vae.downscale, width // self.vae.downscale)
         if latents is None:
             return randn(shape, generator, self.device)
@@ -391,6 +459,11 @@ def repeat(tensor: Tensor, batch: int, num_images: int, name: str) -> Tensor:
 
 def is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_guidance(scale: float) -> None:
+    if not is_number(scale) or not 0 <= scale <= 1e4:
+        raise ValueError(f"guidance_scale={scale!r}; it must be a number from 0 (1 is no guidance, 7.5 is usual)")
 
 
 def check_output(output: str) -> None:

@@ -180,10 +180,11 @@ class Scheduler(ABC):
         self._forget()
 
     def set_begin_index(self, begin_index: int) -> None:
-        """Say that the run begins at `timesteps[begin_index]`, as image-to-image does."""
+        """Begin a run at `timesteps[begin_index]`, as image-to-image does, wherever an earlier one was broken off."""
         if not 0 <= begin_index < len(self._times):
             raise ValueError(f"begin_index={begin_index!r}; it must be from 0 to {len(self._times) - 1}")
-        self.begin_index = begin_index
+        self.begin_index, self.step_index = begin_index, None
+        self._forget()
 
     # --- x going in: scaled, and noised -----------------------------------------------------------------------
 

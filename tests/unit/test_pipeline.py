@@ -188,6 +188,194 @@ def test_more_strength_departs_further(sd, image):
     assert far[0] < far[1] < far[2]
 
 
+# --- the loop -------------------------------------------------------------------------------------------------
+
+
+NOISE = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def begin(sd, steps=4, guidance=5.0, batch=2, skip=0):
+    """The arguments of a loop from noise: latents, timesteps, context, guidance_scale."""
+    sd.scheduler.set_timesteps(steps)
+    prompts = [CAPTIONS[0]] if guidance == 1 else ["", CAPTIONS[0]]
+    context = torch.cat([sd.encode_prompt(prompt).repeat(batch, 1, 1) for prompt in prompts])
+    return NOISE[:batch] * sd.scheduler.init_noise_sigma, sd.scheduler.timesteps[skip:], context, guidance
+
+
+def generators(batch=2):
+    return [torch.Generator().manual_seed(100 + k) for k in range(batch)]
+
+
+@pytest.mark.parametrize("guidance", [1, 5.0])
+@pytest.mark.parametrize("scheduler", ALL)
+def test_a_loop_is_text_to_image(sd, scheduler, guidance):
+    sd.set_scheduler(scheduler)
+    called, seen = [], list(sd.denoise(*begin(sd, guidance=guidance), generator=generators()))
+    result = sd.text_to_image(CAPTIONS[0], num_images=2, num_inference_steps=4, guidance_scale=guidance, latents=NOISE,
+                              generator=generators(), output="latent", progress=False,
+                              callback=lambda *step: called.append(step))
+    assert [i for i, *_ in seen] == list(range(len(sd.scheduler.timesteps)))
+    assert torch.equal(seen[-1][2], result)
+    for mine, theirs in zip(seen, called, strict=True):
+        assert mine[:2] == theirs[:2]
+        assert torch.equal(mine[2], theirs[2])
+        assert torch.equal(mine[3], theirs[3])
+
+
+@pytest.mark.parametrize(("steps", "strength", "skip"), [(4, 0.75, 1), (5, 0.6, 2), (4, 1.0, 0)])
+@pytest.mark.parametrize("scheduler", ALL)
+def test_a_loop_from_a_noisy_image_is_image_to_image(sd, image, scheduler, steps, strength, skip):
+    sd.set_scheduler(scheduler)
+    noise, generator = NOISE[:1], torch.Generator().manual_seed(3)
+    clean = sd.encode_image(image, generator)
+    _, timesteps, context, scale = begin(sd, steps, batch=1, skip=skip * sd.scheduler.order)
+    latents = sd.scheduler.add_noise(clean, noise, timesteps[:1])
+    *_, (_, _, result, _) = sd.denoise(latents, timesteps, context, scale, generator=generator)
+    expected = sd.image_to_image(CAPTIONS[0], image, strength, num_inference_steps=steps, guidance_scale=scale,
+                                 latents=noise, generator=torch.Generator().manual_seed(3), output="latent",
+                                 progress=False)
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "heun", "pndm"])
+def test_a_loop_that_writes_into_the_state_is_inpainting(sd, image, mask, scheduler):
+    sd.set_scheduler(scheduler)
+    noise, small = NOISE[:1], mask[..., ::8, ::8]
+    clean = sd.encode_image(image, torch.Generator().manual_seed(3))
+    _, timesteps, context, scale = begin(sd, batch=1)
+    for i, _, latents, _ in sd.denoise(noise * sd.scheduler.init_noise_sigma, timesteps, context, scale):
+        known = clean if i + 1 == len(timesteps) else sd.scheduler.add_noise(clean, noise, timesteps[i + 1: i + 2])
+        latents[:] = (1 - small) * known + small * latents
+    expected = sd.inpaint(CAPTIONS[0], image, mask, num_inference_steps=4, guidance_scale=scale, latents=noise,
+                          generator=torch.Generator().manual_seed(3), output="latent", progress=False)
+    assert torch.equal(latents, expected)
+
+
+@pytest.mark.parametrize("guidance", [1, 5.0])
+def test_a_loop_with_nine_channels_is_inpainting(inpainter, image, mask, guidance):
+    noise, generator = NOISE[:1], torch.Generator().manual_seed(3)
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    shown = torch.cat([mask[..., ::8, ::8], inpainter.encode_image(pixels * (1 - mask), generator)], dim=1)
+    _, timesteps, context, scale = begin(inpainter, guidance=guidance, batch=1)
+    *_, (_, _, result, _) = inpainter.denoise(noise, timesteps, context, scale, shown=shown)
+    expected = inpainter.inpaint(CAPTIONS[0], image, mask, num_inference_steps=4, guidance_scale=scale, latents=noise,
+                                 generator=torch.Generator().manual_seed(3), output="latent", progress=False)
+    assert torch.equal(result, expected)
+
+
+def test_what_is_written_into_the_state_is_what_the_next_step_begins_with(sd, monkeypatch):
+    seen, forward = [], sd.unet.forward
+    monkeypatch.setattr(sd.unet, "forward", lambda latents, *rest: seen.append(latents) or forward(latents, *rest))
+    latents, *rest = begin(sd)
+    before = latents.clone()
+    for _, _, state, _ in sd.denoise(latents, *rest):
+        state.zero_()
+    assert torch.equal(latents, before), "what came in is left alone"
+    assert seen[0].abs().max() > 1
+    assert not any(inputs.any() for inputs in seen[1:])
+
+
+@pytest.mark.parametrize("scheduler", ALL)
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_loop_that_was_broken_off_leaves_the_model_usable(sd, scheduler, low_memory):
+    sd.set_scheduler(scheduler)
+    if low_memory:
+        sd.low_memory()
+    latents, *rest = begin(sd)
+    whole = [state for _, _, state, _ in sd.denoise(latents, *rest, generator=generators())]
+    kept = sd.denoise(latents, *rest, generator=generators())  # held, and closed only in the midst of the next
+    next(kept)
+    for stop in range(len(whole)):
+        for i, _, state, _ in sd.denoise(latents, *rest, generator=generators()):
+            assert torch.equal(state, whole[i])
+            if i == stop:
+                kept.close()
+                break
+    sd.scheduler.set_timesteps(3)
+    assert torch.equal(sd.text_to_image(CAPTIONS[0], seed=1, output="latent", **QUICK),
+                       sd.text_to_image(CAPTIONS[0], seed=1, output="latent", **QUICK))
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "dpm++"])
+def test_some_timesteps_that_follow_one_another(sd, scheduler):
+    """The first of them, or a copy, of which only the values tell where they stand."""
+    sd.set_scheduler(scheduler)
+    latents, timesteps, *rest = begin(sd, steps=6)
+    whole = [state for _, _, state, _ in sd.denoise(latents, timesteps, *rest)]
+    for some in (timesteps[:3], timesteps.clone()[:3], timesteps.clone()):
+        states = [state for _, _, state, _ in sd.denoise(latents, some, *rest)]
+        assert len(states) == len(some)
+        assert all(torch.equal(*pair) for pair in zip(states, whole))
+    for strange in (timesteps[::2], timesteps.flip(0), timesteps + 1, timesteps.repeat(2)):
+        with pytest.raises(ValueError, match="timesteps are not the scheduler's"):
+            next(sd.denoise(latents, strange, *rest))
+
+
+@pytest.mark.parametrize("scheduler", STOCHASTIC)
+def test_a_loop_draws_from_its_generator(sd, scheduler):
+    sd.set_scheduler(scheduler)
+    arguments = begin(sd)
+
+    def result(generator):
+        *_, (_, _, latents, _) = sd.denoise(*arguments, generator=generator)
+        return latents
+
+    together = result(generators())
+    assert torch.equal(together, result(generators()))
+    assert not torch.equal(together, result(generators()[::-1]))
+    assert not torch.equal(together, result(None))
+
+
+def test_a_network_in_training_draws_what_it_draws_afterwards(sd):
+    """Around networks in memory, of different precision, and with gradients outside the loop."""
+    sd.unet.double().train().requires_grad_(True)
+    trained = StableDiffusion(sd.tokenizer, sd.text_encoder, sd.unet, sd.vae, sd.scheduler)
+    results = []
+    for training in (True, False):
+        sd.unet.train(training)
+        for _, _, latents, x0 in trained.denoise(*begin(trained)):
+            assert torch.is_grad_enabled()
+            assert not latents.requires_grad
+            assert not x0.requires_grad
+        assert sd.unet.training is training
+        results.append(latents)
+    assert torch.equal(*results)
+    assert trained.decode_latents(latents).shape == (2, 3, 64, 64)
+    assert all(parameter.requires_grad for parameter in sd.unet.parameters())
+
+
+def test_frozen_networks_may_stay_on_another_device(sd, image):
+    """What they give goes to where the U-Net is: "meta", here."""
+    sd.unet.to("meta")
+    context, clean = sd.encode_prompt(["", CAPTIONS[0]]), sd.encode_image(image)
+    assert context.is_meta
+    assert clean.is_meta
+    sd.scheduler.set_timesteps(3, device="meta")
+    *_, (i, _, latents, _) = sd.denoise(clean, sd.scheduler.timesteps, context, 2.0)
+    assert i == 2
+    assert latents.is_meta
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"context": 2}, "context has length 2; for 2 latents with guidance_scale=5.0 it must be 4, negative prompts"),
+    ({"guidance_scale": 1}, "context has length 4; for 2 latents with guidance_scale=1 it must be 2, the prompts"),
+    ({"guidance_scale": -1}, "guidance_scale=-1; it must be a number from 0"),
+    ({"shown": torch.zeros(2, 5, 8, 8)}, "latents and shown have 9 channels together; this U-Net takes 4"),
+])
+def test_loops_that_make_no_sense(sd, changes, message):
+    names = ("latents", "timesteps", "context", "guidance_scale")
+    arguments = dict(zip(names, begin(sd)))
+    if "context" in changes:
+        changes = {"context": arguments["context"][:changes["context"]]}
+    with pytest.raises(ValueError, match=message):
+        next(sd.denoise(**arguments | changes))
+
+
+def test_a_loop_with_nine_channels_must_be_shown_something(inpainter):
+    with pytest.raises(ValueError, match="have 4 channels together; this U-Net takes 9"):
+        next(inpainter.denoise(*begin(inpainter)))
+
+
 # --- callback, outputs, progress ------------------------------------------------------------------------------
 
 

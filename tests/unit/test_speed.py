@@ -38,7 +38,7 @@ def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
     timesteps = sd._timesteps(10)
     assert timesteps.is_meta
     with Copies() as copies, torch.no_grad():
-        sd._denoise(latents, timesteps, context, 7.5, None, None, progress=False)
+        assert len(list(sd.denoise(latents, timesteps, context, 7.5))) == len(timesteps)
     return copies.found
 
 
@@ -89,7 +89,8 @@ def test_in_low_memory_one_network_at_a_time_is_on_the_device(sd, monkeypatch):
     assert moves == ["text_encoder to cpu", "text_encoder away", "unet to cpu", "unet away", "vae to cpu", "vae away"]
 
 
-def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd, monkeypatch):
+@pytest.mark.parametrize("progress", [False, True])
+def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd, monkeypatch, progress):
     sd.low_memory()
     moves = []
     monkeypatch.setattr(sd.unet, "to", lambda device: moves.append(str(device)))
@@ -97,10 +98,50 @@ def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd,
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        sd.text_to_image("a", callback=interrupt, num_inference_steps=2, progress=False)
+    with pytest.raises(KeyboardInterrupt) as held:  # as a notebook holds the traceback, and all that it refers to
+        sd.text_to_image("a", callback=interrupt, num_inference_steps=2, progress=progress)
+    assert held.tb is not None
     assert len(moves) == 2
     assert moves[-1] == "cpu"
+
+
+def test_in_low_memory_a_loop_holds_the_unet_until_it_is_broken_off(sd, monkeypatch):
+    """It is fetched again if a loop that was left earlier, but not closed, sends it away in the midst."""
+    sd.low_memory()
+    sd.scheduler.set_timesteps(4)
+    arguments = torch.zeros(1, 4, 8, 8), sd.scheduler.timesteps, sd.encode_prompt("a cat"), 1
+    moves, home = [], torch.device("cpu")
+    monkeypatch.setattr(sd.unet, "to", lambda device: moves.append("home" if isinstance(device, torch.device) else
+                                                                   "away"))
+    monkeypatch.setattr(type(sd.unet), "device", property(
+        lambda unet: home if moves[-1] == "home" else torch.device("meta")))
+    left = sd.denoise(*arguments)
+    next(left)
+    assert moves == ["home"]
+    for i, *_ in sd.denoise(*arguments):
+        if i == 1:
+            assert moves == ["home", "home"]
+            left.close()
+            assert moves == ["home", "home", "away"]
+        if i == 2:
+            assert moves == ["home", "home", "away", "home"]
+            break
+    assert moves == ["home", "home", "away", "home", "away"]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_after_a_loop_was_broken_off_the_next_does_not_count_on(sd, name):
+    """Where nobody looks at the timesteps, the first of the new loop must not be taken for the next of the old."""
+    sd.set_scheduler(name)
+    sd.unet.to("meta")
+    latents, context = torch.empty(1, 4, 8, 8, device="meta"), torch.empty(2, 77, 64, device="meta")
+    timesteps = sd._timesteps(10)
+    start = 2 * sd.scheduler.order
+    for some, begin in ((timesteps, 0), (timesteps[start:], start)):
+        for i, *_ in sd.denoise(latents, some, context, 7.5):
+            assert sd.scheduler.step_index == begin + i + 1
+            if i == 2:
+                break
 
 
 def test_compile_and_low_memory_exclude_each_other(tiny):
