@@ -90,7 +90,8 @@ def test_in_low_memory_one_network_at_a_time_is_on_the_device(sd, monkeypatch):
     assert moves == ["text_encoder to cpu", "text_encoder away", "unet to cpu", "unet away", "vae to cpu", "vae away"]
 
 
-def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd, monkeypatch):
+@pytest.mark.parametrize("progress", [False, True])
+def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd, monkeypatch, progress):
     sd.low_memory()
     moves = []
     monkeypatch.setattr(sd.unet, "to", lambda device: moves.append(str(device)))
@@ -98,8 +99,9 @@ def test_in_low_memory_nothing_stays_on_the_device_when_a_run_is_interrupted(sd,
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        sd.text_to_image("a", callback=interrupt, num_inference_steps=2, progress=False)
+    with pytest.raises(KeyboardInterrupt) as held:  # as a notebook holds the traceback, and all that it refers to
+        sd.text_to_image("a", callback=interrupt, num_inference_steps=2, progress=progress)
+    assert held.tb is not None
     assert len(moves) == 2
     assert moves[-1] == "cpu"
 
