@@ -14,8 +14,9 @@ from minisd.emoji.scene import PATTERNS
 from minisd.emoji.world import EmojiData
 from minisd.network import Network, NetworkConfig
 
-AT_ONCE = 32        # pictures that the judge looks at together
-RARE = -9.0         # the concepts' first bias: most are absent (Lin et al. 2017, "Focal Loss", section 4.1)
+AT_ONCE = 32         # pictures that the judge looks at together
+STRIDES = (4, 2, 2)  # 128 pixels → 32 → 16 → 8
+RARE = -9.0          # the concepts' first bias: most are absent (Lin et al. 2017, "Focal Loss", section 4.1)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class JudgeConfig(NetworkConfig):
     styles: tuple[str, ...]
     worn: tuple[str, ...] = ("", *WORN)  # "": nothing
     patterns: tuple[str, ...] = PATTERNS
-    channels: tuple[int, ...] = (24, 64, 128, 256)
+    channels: tuple[int, ...] = (64, 128, 256)
 
 
 class Scores(NamedTuple):
@@ -78,8 +79,8 @@ class Judge(Network):
         super().__init__(**config)
         channels = self.config.channels
         layers: list[nn.Module] = []
-        for before, after in zip((3, *channels), channels):  # each halves height and width: 128 → 8
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), Residual(after)]
+        for before, after, stride in zip((3, *channels), channels, STRIDES):
+            layers += [nn.Conv2d(before, after, 2 * stride - 1, stride, padding=stride - 1), Residual(after)]
         self.convolutions = nn.Sequential(*layers, nn.GroupNorm(8, channels[-1]), nn.SiLU())
         self.concept = nn.Conv2d(channels[-1], len(self.config.concepts), 1)
         nn.init.constant_(self.concept.bias, RARE)
