@@ -58,6 +58,9 @@ class Bench:
     def __post_init__(self) -> None:
         if self.count < 2:
             raise ValueError(f"count={self.count}; it must be at least 2: half seen and half held-out combinations")
+        words, known = [*self.data.position, *self.data.styles], self.judge.config
+        if unknown := [word for word in words if word not in (*known.concepts, *known.styles)]:
+            raise ValueError(f"the judge was never taught {', '.join(unknown[:5])}; it must know all of the data")
 
     def rng(self) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.count))

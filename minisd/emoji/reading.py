@@ -26,6 +26,9 @@ EDGE = 4         # how wide the outermost part of it is, which things hardly eve
 RARER = 0.045    # of this part that a pattern's rarer colour has at least
 TURNS = np.radians(np.arange(-20, 21, 4))
 LARGE, SMALL = 98, 68    # the longer side of a thing: usual is between
+ALIKE = 0.8      # of the largest part's area: the others of one kind are as large at least
+APART = 4        # pixels that are taken off all around before parts are counted, so that things which touch are two
+WITHOUT_HAT = 0.88    # a thing's size, as a share of that with a hat on
 ASIDE = 18       # pixels from the middle beyond which a thing is "on the left" and so on
 
 PALETTE = np.array(list(BACKGROUNDS.values()), np.float32)   # (12, 3)
@@ -134,6 +137,8 @@ def drawn(picture: Tensor, ground: Ground) -> np.ndarray:
     first, second = (PALETTE[NAMES.index(colour)] for colour in ground.colours)
     way = second - first
     share = np.clip((pixels - first) @ way / (way @ way), 0, 1)                    # (128, 128)
+    between = [grown(np.linalg.norm(pixels - colour, axis=2) < DRAWN, 4) for colour in (first, second)]
+    share = np.where(between[0] & between[1], share, share.round())                # mixes only where both are near
     return deviates(pixels, first + share[..., None] * way)
 
 
@@ -172,7 +177,7 @@ def read_thing(picture: Tensor, ground: Ground | None = None, hat: bool = False)
         cos, sin = np.cos(turn), np.sin(turn)
         low, high = extent(points @ np.array([[cos, -sin], [sin, cos]]))
         sides.append((high - low).max() + 1)
-    side = min(sides) * (0.9 if hat else 1.0)
+    side = min(sides) * (WITHOUT_HAT if hat else 1.0)
     return Thing(place, "small" if side < SMALL else "large" if side > LARGE else "usual")
 
 
@@ -184,17 +189,19 @@ def extent(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read_number(picture: Tensor, ground: Ground | None = None) -> int | None:
     """How many things there are, 1 to 4; None where too little can be seen.
 
-    Several stand side by side, or above one another, or in a triangle or a square (`drawing.LAYOUTS`): so it is
-    enough to look for gaps in the middle, from top to bottom and from left to right.
+    Several stand side by side, or above one another, or in a triangle or a square (`drawing.LAYOUTS`): there are gaps
+    in the middle, from top to bottom and from left to right. Where tilted things leave none, there may still be three
+    or four parts that are as large as each other.
     """
     mask = drawn(picture, ground or read_ground(picture))
     if mask.sum() < LEAST:
         return None
     across, along = gap(mask), gap(mask.T)               # between left and right; between top and bottom
-    if not along:
-        return 2 if across else 1
-    halves = gap(mask[:64]), gap(mask[64:])
-    return 2 + sum(halves)
+    count = (2 + gap(mask[:64]) + gap(mask[64:])) if along else 2 if across else 1
+    sizes = np.sort(np.bincount(parts(~grown(~mask, APART)).ravel())[1:])[::-1]
+    alike = int((sizes > ALIKE * sizes[:1]).sum())
+    certain = alike == 3 or (alike == 4 and count > 1)   # a panda alone on white has four parts
+    return max(count, alike) if certain else count
 
 
 def gap(mask: np.ndarray) -> bool:
@@ -222,12 +229,22 @@ def grown(mask: np.ndarray, by: int) -> np.ndarray:
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
-    """The largest part of a mask that hangs together: labels spread until they meet an edge."""
-    inside = torch.from_numpy(mask).float()[None]
-    labels, before = inside * torch.arange(1, mask.size + 1, dtype=torch.float32).view(1, *mask.shape), None
+    """The largest part of a mask."""
+    labels = parts(mask)
+    areas = np.bincount(labels.ravel(), minlength=2)
+    return labels == 1 + areas[1:].argmax()
+
+
+def parts(mask: np.ndarray) -> np.ndarray:
+    """The parts of a mask that hang together, numbered from 1; 0 elsewhere. Labels spread until they meet an edge.
+
+    It is done at half the size: what is one pixel apart hangs together.
+    """
+    small = F.max_pool2d(torch.from_numpy(mask).float()[None], 2)
+    labels, before = small * torch.arange(1, small.numel() + 1, dtype=torch.float32).view_as(small), None
     while before is None or not torch.equal(labels, before):
-        before, labels = labels, F.max_pool2d(labels, 3, stride=1, padding=1) * inside
-    flat = labels.long().flatten()
-    counts = flat.bincount()
-    counts[0] = 0
-    return (labels[0] == counts.argmax()).numpy() & mask
+        before, labels = labels, F.max_pool2d(labels, 3, stride=1, padding=1) * small
+    numbers = np.unique(labels.numpy(), return_inverse=True)[1].reshape(small.shape[1:])
+    if not (labels == 0).any():
+        numbers = numbers + 1
+    return numbers.repeat(2, axis=0).repeat(2, axis=1) * mask

@@ -157,6 +157,13 @@ def test_a_bench_needs_two_prompts(data):
         replace(bench_with(data), count=1)
 
 
+def test_the_judge_must_know_all_words(data):
+    judge = Knows(data)
+    judge.config = replace(judge.config, concepts=judge.config.concepts[2:])
+    with pytest.raises(ValueError, match=f"never taught {judge.data.concepts[0].name}, {judge.data.concepts[1].name};"):
+        replace(bench_with(data), judge=judge)
+
+
 # Distributions
 
 @pytest.mark.parametrize(("found", "shares"), [((12, 8, 10, 10), (1, 1, 1, 1)), ((60, 20, 20), (500, 300, 200))])
@@ -176,6 +183,8 @@ def test_chi_square_throws_rare_classes_together():
 
 
 def test_a_model_with_one_style_has_no_variety(data):
+    for scene in prompts.of_one(data, np.random.default_rng(9), 400, "cat face"):
+        data.caption(scene)                    # now the oracle knows what these words may mean
     various = likeness.variety(replace(bench_with(data), count=40))
     assert all(figure.reached for figure in various)
 

