@@ -107,11 +107,10 @@ def best(answers: Answers, row: int, count: int, judge: Judge) -> set[str]:
 def right_thing(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Rights:
     """Thing, style and ground of pictures with one thing; the ground is its pattern and its colours."""
     answers = judge.look(pictures)
-    found = {"thing": [best(answers, i, 1, judge) == {scene.concept} for i, scene in enumerate(scenes)],
-             "style": [style == scene.style for style, scene in zip(answers.style, scenes)],
-             "ground": [reading.same_ground(reading.read_ground(picture, pattern), scene)
-                        for picture, pattern, scene in zip(pictures, answers.pattern, scenes)]}
-    return found
+    return {"thing": [best(answers, i, 1, judge) == {scene.concept} for i, scene in enumerate(scenes)],
+            "style": [style == scene.style for style, scene in zip(answers.style, scenes)],
+            "ground": [reading.same_ground(reading.read_ground(picture, pattern), scene)
+                       for picture, pattern, scene in zip(pictures, answers.pattern, scenes)]}
 
 
 def one_thing(bench: Bench) -> list[Figure]:

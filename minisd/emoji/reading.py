@@ -18,18 +18,18 @@ from minisd.emoji.drawing import ground as ground_of
 from minisd.emoji.sampling import ANGLES, DIFFERENT
 from minisd.emoji.scene import BACKGROUNDS, PLACES, Scene
 
-RING = 10        # pixels of 128: how wide the frame is in which the ground is looked for
-NEAR = 50        # of 441: so far may a colour be from its word, less than half of the least distance of two
-DRAWN = 40       # of 441: what is farther from its ground is drawn on it
-LEAST = 120      # pixels of 128 × 128 that must be drawn for a thing to be read
-EDGE = 4         # how wide the outermost part of it is, which things hardly ever touch
-RARER = 0.045    # of this part that a pattern's rarer colour has at least
+# Lengths are pixels of 128, distances of colours are of 441.
+RING, EDGE = 10, 4     # widths: of the frame in which the ground is looked for; of its rim, which things hardly touch
+RARER = 0.045          # of the rim that a pattern's rarer colour has at least
+NEAR = 50              # so far may a colour be from its word: less than half of the least distance of two words
+DRAWN = 40             # what is farther from its ground is drawn on it
+LEAST = 120            # so many pixels must be drawn for a thing to be read
+ASIDE = 18             # so far from the middle is a thing "on the left" and so on
+SMALL, LARGE = 68, 98  # the longer side of a usual thing is between
+WITHOUT_HAT = 0.88     # a thing's size, as a share of that with a hat on
 TURNS = np.radians(np.arange(-20, 21, 4))
-LARGE, SMALL = 98, 68    # the longer side of a thing: usual is between
-ALIKE = 0.8      # of the largest part's area: the others of one kind are as large at least
-APART = 4        # pixels that are taken off all around before parts are counted, so that things which touch are two
-WITHOUT_HAT = 0.88    # a thing's size, as a share of that with a hat on
-ASIDE = 18       # pixels from the middle beyond which a thing is "on the left" and so on
+APART = 4              # so much is taken off all around before parts are counted: things that touch become two
+ALIKE = 0.8            # of the largest part's area: as large is at least another thing of the same kind
 
 PALETTE = np.array(list(BACKGROUNDS.values()), np.float32)   # (12, 3)
 NAMES = tuple(BACKGROUNDS)
@@ -215,12 +215,14 @@ def gap(mask: np.ndarray) -> bool:
 def spread(picture: Tensor) -> float:
     """The standard deviation of a plain ground's pixels, of 255, where nothing is drawn.
 
-    Drawn is the largest thing that stands out from the ground, and six pixels around it; stains beside it count.
+    Drawn is the largest thing that stands out from the ground, and six pixels around it; stains beside it count. Where
+    that is everything, the frame is what is left of the ground.
     """
     pixels = as_bytes(picture)
     ground = np.median(pixels[frame()], axis=0)                                    # (3,)
     thing = grown(largest(grown(deviates(pixels, ground), 2)), 4)
-    return float(pixels[~thing].std(axis=0).mean()) if not thing.all() else 0.0
+    clean = frame() if thing.all() else ~thing
+    return float(pixels[clean].std(axis=0).mean())
 
 
 def grown(mask: np.ndarray, by: int) -> np.ndarray:

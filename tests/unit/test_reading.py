@@ -25,7 +25,7 @@ def data():
 @pytest.fixture(scope="module")
 def real(data):
     """Pictures and scenes, of all kinds."""
-    pictures, _, scenes = data.batch(range(160), 2024, "all")
+    pictures, _, scenes = data.batch(range(120), 2024, "all")
     return list(zip(pictures, scenes))
 
 
@@ -107,7 +107,7 @@ def test_places_and_sizes_of_real_things_are_read(real):
         right = thing == Thing(scene.place, scene.size)
         assert right or scene.pattern != "plain"
         wrong += not right
-    assert len(singles) > 90
+    assert len(singles) > 70
     assert wrong <= 2
 
 
@@ -169,6 +169,11 @@ def test_a_stain_beside_the_thing_counts_and_a_tint_does_not(data):
     stained[:, :16, :16] = -1
     assert reading.spread(stained) > 10
     assert reading.spread(picture + 0.2) == pytest.approx(0, abs=0.01)    # all alike, if not of the palette
+
+
+def test_a_ground_that_is_one_stain_is_no_clean_one():
+    noise = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert reading.spread(noise) > 50
 
 
 def test_other_shapes_are_refused():
