@@ -1,4 +1,4 @@
-"""`python -m minisd.training vae|clip|unet|inpaint|classifier`, alone or under torchrun."""
+"""`python -m minisd.training vae|clip|unet|inpaint|classifier|judge`, alone or under torchrun."""
 
 from minisd.training.command import main
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from minisd.emoji import EmojiData as FirstEdition
 from minisd.emoji.world import EmojiData
-from minisd.training import classifier, clip, inpaint, loop, unet, vae
+from minisd.training import classifier, clip, inpaint, judge, loop, unet, vae
 from minisd.training.task import Task
 
 PATIENCE = timedelta(minutes=3)  # for which a process waits for the others, which may be drawing a progress picture
@@ -40,6 +40,8 @@ MODELS = {
                      {"batch_size": 64, "learning_rate": 3e-4, "muon_rate": 0.005, "ema": 0.995}),
     "classifier": Model(classifier.ClassifierTask, classifier.Options, FirstEdition,
                         {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05, "ema": 0.998}),
+    "judge": Model(judge.JudgeTask, judge.Options, EmojiData,
+                   {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.02, "ema": 0.998}),
 }
 
 
