@@ -39,8 +39,9 @@ handout: .venv/ready-dev  ## make what students get, without solutions or output
 answers: .venv/ready  ## list the right answers in the notebooks that students handed in (folder ANSWERS); table: out/answers.csv
 	$(BIN)/python -m minisd.exercises "$(ANSWERS)" --table out/answers.csv
 
-test: .venv/ready-dev  ## lint, then run all tests; each worker gets one thread, so that they do not compete for cores
+test: .venv/ready-dev  ## lint and check types, then run all tests; each worker gets one thread, so that they do not compete for cores
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 check: .venv/ready-dev  ## find most of what `make test` would find, in under 90 seconds: lint, types, quick tests

@@ -162,7 +162,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generators = None) -> Tensor:
-        """RGB images, or pixels in [-1, 1], (B, 3, H, W) → scaled latents, drawn from the posterior, (B, 4, H/8, W/8)."""
+        """RGB images, or pixels in [-1, 1], (B, 3, H, W) → scaled latents from the posterior, (B, 4, H/8, W/8)."""
         pixels = image_to_tensor(images, self.vae.downscale)
         with self._at_work(self.vae) as device:
             latents = self.vae.encode(pixels.to(device, self.vae.dtype)).sample(generator).float()
