@@ -103,7 +103,7 @@ def download(repository: str, variant: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     weights = ["*.safetensors", "*.index.json"]
-    if variant:  # index files have been spelt both ways
+    if variant:  # index files have been named both ways
         weights = [f"*.{variant}*.safetensors", f"*.index.{variant}.json", f"*.{variant}.*.index.json"]
     wanted = ["model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/config.json" for part in NETWORKS),
               *(f"{part}/{pattern}" for part in NETWORKS for pattern in weights)]

@@ -202,7 +202,6 @@ def main() -> None:
              for style, package in PACKAGES.items()}
     codes["3d"] = codes["flat"]   # the 3-D package's own table is empty; both packages use the same names
     messages = load("emojibase-data/en/messages.json")
-    groups = {g["order"]: g["message"] for g in messages["groups"]}
     subgroups = {g["order"]: g["message"] for g in messages["subgroups"]}
     core = (HERE / "core.txt").read_text(encoding="utf-8").split("\n")[:-1]
 
@@ -215,8 +214,7 @@ def main() -> None:
             continue
         name = clean_name(emoji["label"])
         records.append({"index": len(records), "name": name, "article": article(name), "core": name in core,
-                        "code": key, "group": groups[emoji["group"]], "subgroup": subgroup,
-                        "words": sorted(set(emoji.get("tags", [])))})
+                        "code": key})
         cells.append(draw_cells(sources, codes, key, options.cell))
         if name in core or name in EXTRA:
             fine[name] = draw_cells(sources, codes, key, 128)

@@ -15,15 +15,12 @@ CELL, COLUMNS = 64, 40  # side of a sheet's square cells in pixels; cells in a r
 
 @dataclass(frozen=True)
 class Concept:
-    """One record of captions.json. `code`: the emoji's code points; `words`: search words for it."""
+    """One record of captions.json. `code`: the emoji's code points."""
     index: int
     name: str
     article: str
     core: bool
     code: str
-    group: str
-    subgroup: str
-    words: list[str]
 
 
 def read_captions(path: Path) -> list[Concept]:

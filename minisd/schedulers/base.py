@@ -113,7 +113,7 @@ class Scheduler(ABC):
         return x0.clamp(-span, span) if self.config["clip_sample"] else x0
 
     def _level(self, i: int) -> Tensor:
-        """The noise level at step i, as the mixture wants it."""
+        """The noise level at step i, as the mixture takes it."""
         return self.alphas_cumprod[self._times[i]] if self.mixture.by_time else self.sigmas[i]
 
     def _index(self, t: float | Tensor) -> int:
@@ -260,3 +260,5 @@ class Scheduler(ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write scheduler_config.json; diffusers opens it."""
         write_config(self.config, folder)
+
+    save_config = save_pretrained  # diffusers has both names

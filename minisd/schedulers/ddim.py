@@ -23,7 +23,7 @@ def ddim_step(x0: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor
         alpha_bar         α_t, or α at τ_i
         alpha_bar_next    α_{t-1}, or α at τ_{i-1}
         eta               η
-        noise             ε_t; heeded if eta > 0
+        noise             ε_t; used only if eta > 0
         sigma             σ_t
     """
     sigma = eta * ((1 - alpha_bar_next) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_next)) ** 0.5  # equation 16

@@ -1,4 +1,4 @@
-"""Euler: the plainest way to solve an ODE. Follow the slope here all the way to the next σ."""
+"""Euler's method, the plainest solver of an ODE: follow the slope at this σ straight to the next σ."""
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,7 @@ from minisd.schedulers.schedule import plan_between
 
 
 def euler_step(x: Tensor, eps: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Along the slope dx/dσ = ε from σ to the next σ; deterministic.
+    """x at the next σ, reached in a straight line: for x = x0 + σ·ε the slope dx/dσ is ε. Deterministic.
 
     Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", algorithm 1 without its
     correction (lines 6 to 8), with σ(t) = t and s(t) = 1:
@@ -25,7 +25,7 @@ def euler_step(x: Tensor, eps: Tensor, sigma: Tensor, sigma_next: Tensor) -> Ten
 
 
 class EulerDiscreteScheduler(Scheduler):
-    """Euler's method for x = x0 + σ·ε; one network call per step."""
+    """Euler's method for x written as x0 + σ·ε (see mixture.py); one network call per step."""
 
     DEFAULTS = COMMON | {
         "timestep_spacing": "linspace", "use_karras_sigmas": False, "use_exponential_sigmas": False,
@@ -35,9 +35,9 @@ class EulerDiscreteScheduler(Scheduler):
     mixture = ADDED_NOISE
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        sigmas = self._all_sigmas()
-        end = sigmas[0] if self.config["final_sigmas_type"] == "sigma_min" else 0.0
-        return plan_between(self.config, steps, sigmas, self.config["use_karras_sigmas"], end)
+        all_sigmas = self._all_sigmas()  # from the cleanest training time to the noisiest
+        end = all_sigmas[0] if self.config["final_sigmas_type"] == "sigma_min" else 0.0
+        return plan_between(self.config, steps, all_sigmas, self.config["use_karras_sigmas"], end)
 
     def _move(self, now: Known, draw: Draw) -> Tensor:
         return euler_step(now.x, now.eps, self.sigmas[now.i], self.sigmas[now.i + 1])

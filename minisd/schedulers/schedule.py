@@ -5,7 +5,7 @@ Training knows T noise levels (T = 1000). At time t a clean x0 is mixed with sta
     x_t = sqrt(ᾱ_t)·x0 + sqrt(1 - ᾱ_t)·ε        ᾱ_t = (1 - β_0)(1 - β_1)…(1 - β_t)
 
 (Ho et al. 2020, "Denoising Diffusion Probabilistic Models", equation 4). Dividing by sqrt(ᾱ_t) gives the other
-spelling, x0 + σ_t·ε with σ_t = sqrt((1 - ᾱ_t)/ᾱ_t), in which noise is simply added (Karras et al. 2022,
+parameterisation, x0 + σ_t·ε with σ_t = sqrt((1 - ᾱ_t)/ᾱ_t), in which noise is simply added (Karras et al. 2022,
 "Elucidating the Design Space of Diffusion-Based Generative Models").
 
 Functions only; the samplers put them together.

@@ -21,7 +21,7 @@ from minisd.unet import UNet
 @dataclass(frozen=True)
 class InpaintOptions(Options):
     start: str = "runs/unet/unet"
-    pool: int = 40_000
+    pool_size: int = 40_000
     short_captions: float = 0.5  # how often the caption only names the thing: the rest must be read off the known part
     conv_in_rate: float = 10.0  # factor on the first convolution's learning rate: its new weights start at zero
     known_weight: float = 1.0  # extra weight in the loss where the picture is known, so that this part is left alone

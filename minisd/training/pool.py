@@ -66,7 +66,7 @@ def own_share(indices: range) -> range:
     """This process's part of the indices."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if len(indices) % world:
-        raise ValueError(f"pool={len(indices)} cannot be divided among {world} processes")
+        raise ValueError(f"pool_size={len(indices)} cannot be divided among {world} processes")
     share = len(indices) // world
     return indices[rank * share: (rank + 1) * share]
 

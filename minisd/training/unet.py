@@ -44,13 +44,13 @@ class Options:
     vae: str = "runs/vae/vae"
     clip: str = "runs/clip"  # the folder that contains text_encoder and tokenizer
     start: str | None = None  # a U-Net to start from
-    pool: int = 100_000  # number of scenes that are encoded at a time, beforehand
+    pool_size: int = 100_000  # number of scenes that are encoded at a time, beforehand
     visits: int = 10  # how often each of them is trained on, on average, before the next pool replaces it
     caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push away from
     min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weights all timesteps equally
 
     def __post_init__(self) -> None:
-        for name in ("pool", "visits"):
+        for name in ("pool_size", "visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: it must be at least 1")
         check_share("caption_dropout", self.caption_dropout)
@@ -104,7 +104,7 @@ class UNetTask(Task):
         return unet.requires_grad_(True).train()
 
     def config(self) -> dict:
-        names = ("pool", "visits", "caption_dropout", "min_snr")
+        names = ("pool_size", "visits", "caption_dropout", "min_snr")
         return ({"frozen_weights": self.frozen_weights} | {name: getattr(self.options, name) for name in names}
                 | self.unet.config.to_dict())
 
@@ -116,12 +116,12 @@ class UNetTask(Task):
 
     def pool_after(self, samples: int) -> Pool:
         """The pool in use after so many training samples: each serves for `visits` visits to each of its scenes."""
-        number = samples // (self.options.pool * self.options.visits)
+        number = samples // (self.options.pool_size * self.options.visits)
         if self.pool is None or self.pool.number != number:
             self.pool = None  # frees the old one's memory
             key = f"{type(self).__name__} seed {self.seed} {self.config()}"
             with self.in_float32():
-                self.pool = Pool.open(self.folder / "pool.safetensors", number, key, self.options.pool,
+                self.pool = Pool.open(self.folder / "pool.safetensors", number, key, self.options.pool_size,
                                       lambda indices: self.encode(indices, self.seed, "train"))
         return self.pool
 

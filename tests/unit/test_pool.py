@@ -84,5 +84,5 @@ def test_processes_divide_the_scenes(monkeypatch):
     for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 4)):
         monkeypatch.setattr(pool.dist, name, lambda value=value: value)
     assert pool.own_share(range(40, 60)) == range(45, 50)
-    with pytest.raises(ValueError, match="pool=22 cannot be divided among 4 processes"):
+    with pytest.raises(ValueError, match="pool_size=22 cannot be divided among 4 processes"):
         pool.own_share(range(22))

@@ -71,7 +71,7 @@ def train_three(folder: Path, name: str) -> None:
         task.picture = Toy.picture
     clip.CLIPTask.score, clip.CLIPTask.export = unet.Task.score, lambda self, folder: ""
     data, parts = EmojiData(), folder / "parts"
-    options = unet.Options(vae=str(parts / "vae/vae"), clip=str(parts / "clip"), pool=16, visits=1)
+    options = unet.Options(vae=str(parts / "vae/vae"), clip=str(parts / "clip"), pool_size=16, visits=1)
     for which, task in (("toy", Toy()), ("unet", unet.UNetTask(options, data)),
                         ("clip", clip.CLIPTask(clip.Options(), data))):
         train(task, settings(steps=6), folder / f"{which}-{name}", quiet=True)

@@ -24,7 +24,7 @@ def make(parts, world, tmp_path):
     """Makes a task, ready to be trained in tmp_path; the keywords are its options."""
     def make(seed: int = 0, folder: Path = parts, **options) -> InpaintTask:
         paths = {"vae": "vae/vae", "clip": "clip", "start": "unet/unet"}
-        options = {name: str(folder / path) for name, path in paths.items()} | {"pool": 16} | options
+        options = {name: str(folder / path) for name, path in paths.items()} | {"pool_size": 16} | options
         task = InpaintTask(InpaintOptions(**options), world, seed)
         task.prepare(tmp_path, 0)
         return task

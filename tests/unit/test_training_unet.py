@@ -33,7 +33,7 @@ def tiny_and_quick(monkeypatch):
 def make(parts, world, tmp_path):
     """Makes a task, ready to be trained in tmp_path; the keywords are its options."""
     def make(seed: int = 0, folder: Path = parts, samples: int = 0, **options) -> UNetTask:
-        paths = {"vae": str(folder / "vae/vae"), "clip": str(folder / "clip"), "pool": 16, "visits": 2}
+        paths = {"vae": str(folder / "vae/vae"), "clip": str(folder / "clip"), "pool_size": 16, "visits": 2}
         task = UNetTask(Options(**paths | options), world, seed)
         task.prepare(tmp_path, samples)
         return task
@@ -172,7 +172,7 @@ def test_words_and_latents_are_of_the_same_scene(make):
     pool.tensors["std"].zero_()
     task.scheduler.alphas_cumprod.fill_(1.0)  # no noise at all
     task.unet = Spy(task.unet, lambda noisy, timesteps, context: torch.zeros_like(noisy))
-    task.options = Options(min_snr=None, pool=16, visits=2)
+    task.options = Options(min_snr=None, pool_size=16, visits=2)
     for batch in batches(2):
         task.loss(pool, torch.arange(8), batch, 0.0)
     with torch.no_grad():
@@ -246,7 +246,7 @@ def test_score_is_the_loss_on_held_out_scenes(make, monkeypatch):
     assert name == "held-out loss"
     assert first == second  # the same scenes, noise and times
     assert seen == [(range(8), HELD_OUT, "heldout")]
-    task.options = Options(caption_dropout=0.0, pool=16)
+    task.options = Options(caption_dropout=0.0, pool_size=16)
     with torch.no_grad():
         assert task.score()[1] == first  # with all of its captions
 
@@ -352,7 +352,7 @@ def test_what_must_be_trained_first_is_said(make, missing, model):
 @pytest.mark.parametrize(("name", "value", "right"), [
     ("caption_dropout", -0.1, "from 0 to 1"), ("caption_dropout", 1.5, "from 0 to 1"),
     ("caption_dropout", math.nan, "from 0 to 1"), ("min_snr", 0.0, "above 0"), ("min_snr", math.nan, "above 0"),
-    ("pool", 0, "at least 1"), ("visits", 0, "at least 1")])
+    ("pool_size", 0, "at least 1"), ("visits", 0, "at least 1")])
 def test_impossible_options_are_named(name, value, right):
     with pytest.raises(ValueError, match=f"{name}={value}: it must be {right}"):
         Options(**{name: value})
