@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -97,6 +97,8 @@ def write(path: Path, key: str, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(tensors, temporary, metadata={"pool": key})
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:  # for instance, a full disk
+        raise OSError(f"could not save {path} ({error}); make room and continue with --resume") from None
     finally:
         temporary.unlink(missing_ok=True)
 

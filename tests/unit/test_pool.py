@@ -67,15 +67,18 @@ def test_damaged_pool_is_encoded_again(tmp_path, damage):
     assert encode.asked == [range(20)]
 
 
-def test_a_pool_that_is_not_written_whole_leaves_nothing(tmp_path, monkeypatch):
-    def press(tensors, path, metadata):
+@pytest.mark.parametrize(("error", "raised", "message"), [
+    (KeyboardInterrupt(), KeyboardInterrupt, None),
+    (pool.SafetensorError("No space left on device"), OSError, r"could not save .*pool \(No space left")])
+def test_a_pool_that_is_not_written_whole_leaves_nothing(tmp_path, monkeypatch, error, raised, message):
+    def fail(tensors, path, metadata):
         path.write_bytes(b"half a po")
-        raise KeyboardInterrupt
+        raise error
 
     Pool.open(tmp_path / "pool", 0, "key", 20, Encoder())
     before = (tmp_path / "pool").read_bytes()
-    monkeypatch.setattr(pool, "save_file", press)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(pool, "save_file", fail)
+    with pytest.raises(raised, match=message):
         Pool.open(tmp_path / "pool", 1, "key", 20, Encoder())
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 

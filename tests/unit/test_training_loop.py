@@ -227,6 +227,14 @@ def test_a_second_signal_stops_at_once(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_a_process_that_torchrun_has_left_stops(monkeypatch):
+    with loop.stop_signal() as stopped:
+        monkeypatch.setattr(loop, "PARENT", -1)  # another process is its parent now
+        assert not stopped()  # as of any run in the background whose terminal was closed
+        monkeypatch.setattr(loop.dist, "is_initialized", lambda: True)
+        assert stopped()
+
+
 def test_a_finished_run_does_not_say_that_it_was_stopped(tmp_path, capsys):
     train(Toy(), settings(steps=2), tmp_path, quiet=True)
     assert "stopped" not in capsys.readouterr().out
