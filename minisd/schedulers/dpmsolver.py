@@ -14,7 +14,9 @@ from minisd.schedulers.schedule import karras_sigmas, spaced_timesteps, times_of
 
 def dpm_solver_step(x: Tensor, outputs: Sequence[Tensor], sigmas: Tensor, order: int = 2, solver_type: str = "midpoint",
                     algorithm_type: str = "dpmsolver++") -> Tensor:
-    """From the last but one noise level to the last, along m and the derivatives that its last values suggest.
+    """From the last but one noise level to the last, along m and the derivatives that its last values suggest:
+
+        x' = σ'/σ·x - α'·(φ·m + c_1·slope + c_2·bend)        c_1 = φ/2 or φ/k - 1        c_2 = (φ - k)/k² - 1/2
 
     Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models" ("2M" is order 2),
     and their "DPM-Solver", on ε, in which α and σ change places:
@@ -26,7 +28,7 @@ def dpm_solver_step(x: Tensor, outputs: Sequence[Tensor], sigmas: Tensor, order:
         old, new           (σ, α) of the first half and of the second, at all these times
         h                  h_i = λ at t_i - λ at t_{i-1}
         r0, r1             r_i = h_{i-1}/h_i, and h_{i-2}/h_i
-        phi                e^{-h} - 1, or e^h - 1
+        k, phi             -h and e^{-h} - 1, or h and e^h - 1
         slope, bend        first and second derivative of m, in units of the step
     """
     *_, h = lambdas = (-sigmas.log()).diff()  # of the steps up to now, and of this one
@@ -34,17 +36,17 @@ def dpm_solver_step(x: Tensor, outputs: Sequence[Tensor], sigmas: Tensor, order:
     plus_plus = algorithm_type == "dpmsolver++"
     k, phi = (-h, (-h).expm1()) if plus_plus else (h, h.expm1())
     old, new = (sigmas * alphas, alphas) if plus_plus else (alphas, sigmas * alphas)
-    change = phi * outputs[-1]
+    change = phi * outputs[-1]  # all of order 1
     if order == 2:
-        slope = (outputs[-1] - outputs[-2]) / (lambdas[-2] / h)
+        slope = (outputs[-1] - outputs[-2]) / (lambdas[-2] / h)  # algorithm 2: D_i is m + slope/2
         change = change + (phi / 2 if solver_type == "midpoint" else phi / k - 1) * slope
     elif order == 3:
-        r0, r1 = lambdas[-2] / h, lambdas[-3] / h
+        r0, r1 = lambdas[-2] / h, lambdas[-3] / h  # appendix B
         late = (outputs[-1] - outputs[-2]) / r0
         early = (outputs[-2] - outputs[-3]) / r1
         slope, bend = late + r0 / (r0 + r1) * (late - early), (late - early) / (r0 + r1)
         change = change + (phi / k - 1) * slope + ((phi - k) / k**2 - 0.5) * bend
-    return old[-1] / old[-2] * x - new[-1] * change
+    return old[-1] / old[-2] * x - new[-1] * change  # algorithm 2, its update of x
 
 
 class DPMSolverMultistepScheduler(Scheduler):

@@ -24,7 +24,7 @@ def lms_step(x: Tensor, eps: Sequence[Tensor], sigmas: Sequence[float]) -> Tenso
         eps       ds, the slopes, the latest last
         sigmas    t, the σ of each slope, then that at which the step ends
     """
-    weights = lms_weights(sigmas)
+    weights = lms_weights(sigmas)  # linear_multistep_coeff
     return x + sum(weight * slope for weight, slope in zip(weights, reversed(eps)))
 
 
