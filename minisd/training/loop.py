@@ -244,10 +244,12 @@ class Run:
         self.show()
         try:
             with at_rest(self.average):
-                print(self.average.export(self.out))
+                said = self.average.export(self.out)
         except (OSError, SafetensorError) as error:
             raise OSError(f"could not write the weights ({error}); make room and repeat with --resume: "
                           f"{self.state_file} holds the finished run") from None
+        if said:
+            print(said)
 
 
 def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[torch.optim.Optimizer]:

@@ -50,8 +50,8 @@ class Task(nn.Module):
         """A picture of what the weights can do so far."""
         raise NotImplementedError
 
-    def export(self, folder: Path) -> str:
-        """Write what was learnt into the folder. Returns a line that says what it is and how good it is."""
+    def export(self, folder: Path) -> str | None:
+        """Write what was learnt into the folder. Returns a line that says what it is and how good it is, or nothing."""
         raise NotImplementedError
 
 
