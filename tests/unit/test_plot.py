@@ -13,6 +13,12 @@ from PIL import Image
 from minisd import plot
 
 
+@pytest.fixture(autouse=True)
+def whatever_environment_is_active(monkeypatch):
+    """IPython warns where another virtual environment is active than that of the tests."""
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+
+
 def shown(figure, alt: str = "what it shows") -> RichOutput:
     """The output that `show` puts below a cell."""
     InteractiveShell.instance()
