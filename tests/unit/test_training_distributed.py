@@ -110,14 +110,16 @@ def train_long(folder: Path) -> None:
 @pytest.fixture
 def long_run(tmp_path):
     """A run of two processes after some steps: torchrun, its two workers' numbers, and the folder."""
-    launcher = torchrun("long", tmp_path)
+    launcher, workers = torchrun("long", tmp_path), []
     try:
         wait_for(lambda: (tmp_path / "run/log.csv").exists() and len(log(tmp_path / "run")) > 5, seconds=120)
-        workers = [int((tmp_path / f"process-{rank}").read_text()) for rank in range(2)]
+        workers += [int((tmp_path / f"process-{rank}").read_text()) for rank in range(2)]
         yield launcher, workers, tmp_path / "run"
     finally:
         launcher.kill()
         launcher.wait()
+        for worker in filter(is_running, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 def is_running(process: int) -> bool:
