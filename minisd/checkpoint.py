@@ -25,12 +25,13 @@ BUNDLED = ("mini", "mini-inpaint")
 NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
              "StableDiffusionInpaintPipelineLegacy")
+GUIDANCE_SCALE = 7.5  # of a model that does not say which is best for it
 BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
 def load(source: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
          variant: str | None = None) -> dict:
-    """The five parts of a pipeline, by name, from wherever `source` points.
+    """The five parts of a pipeline and its guidance scale, by name, from wherever `source` points.
 
     Raises:
         FileNotFoundError: nothing there, or a download that failed; the message says what to do instead.
@@ -123,16 +124,22 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant:
     """The diffusers layout: `model_index.json` and one folder a part."""
     if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} is one part of a model; give the folder that holds {', '.join(NETWORKS)}")
-    kind = read_json(folder / "model_index.json").get("_class_name")
-    if kind not in PIPELINES:
-        raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
+    index = read_json(folder / "model_index.json")
+    if index.get("_class_name") not in PIPELINES:
+        raise ValueError(f"{folder / 'model_index.json'} describes a {index.get('_class_name')}; minisd opens "
+                         f"{', '.join(PIPELINES)}")
+    guidance_scale = index.get("_guidance_scale", GUIDANCE_SCALE)
+    if type(guidance_scale) not in (int, float) or not 0 <= guidance_scale <= 1e4:
+        raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {guidance_scale!r}; it must be a number "
+                         "from 0, the one that is best for this model")
     networks = {}
     for part, network in NETWORKS.items():
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
         networks[part] = network.from_pretrained(folder / part, part_dtype, device, variant)
     config = read_json(folder / "scheduler" / "scheduler_config.json")
     scheduler = schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
-    return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler, **networks}
+    return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler,
+            "guidance_scale": guidance_scale, **networks}
 
 
 def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
@@ -172,6 +179,7 @@ def save(sd: "StableDiffusion", folder: str | Path, dtype: torch.dtype | None = 
         "scheduler": ["diffusers", type(sd.scheduler).__name__],
         "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "_guidance_scale": sd.guidance_scale,  # minisd's own field; diffusers passes over what begins with "_"
     }
     with atomic_folder(folder) as new:
         (new / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -79,8 +79,8 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--model", default=model, help="mini, mini-inpaint, a folder, a .safetensors or .ckpt file, or a "
                                                     "Hub id such as org/name (%(default)s)")
     sub.add_argument("--steps", type=int, default=20, help="denoising steps (%(default)s)")
-    sub.add_argument("--guidance", type=float, default=7.5,
-                     help="how strongly to follow the prompt; 1 turns guidance off (%(default)s)")
+    sub.add_argument("--guidance", type=float,
+                     help="how strongly to follow the prompt; 1 turns guidance off; default: the model's own")
     sub.add_argument("--seed", type=int, help="picture k is drawn from seed + k; default: random, and printed")
     sub.add_argument("--scheduler", help=f"{', '.join(SAMPLERS)}; default: the checkpoint's")
     sub.add_argument("--negative", default="", help="what to steer away from")
@@ -158,7 +158,8 @@ def info(options: Namespace) -> None:
     print(f"{options.model}: {version}{kind}, predicts {sd.scheduler.config.prediction_type}")
     print(f"  pictures {side}×{side}, latents {sd.vae.config.latent_channels}×{side // sd.vae.downscale}×"
           f"{side // sd.vae.downscale}, text {sd.tokenizer.context_length}×{width}, "
-          f"vocabulary {sd.tokenizer.vocab_size:,}, scheduler {type(sd.scheduler).__name__}")
+          f"vocabulary {sd.tokenizer.vocab_size:,}")
+    print(f"  scheduler {type(sd.scheduler).__name__}, guidance scale {sd.guidance_scale:g}")
     total = 0
     for name in ("text_encoder", "unet", "vae"):
         parameters = getattr(sd, name).num_parameters()
@@ -181,7 +182,8 @@ def prepare(options: Namespace) -> tuple[list[Path], StableDiffusion, dict[str, 
         options.model, device=options.device, dtype=getattr(torch, options.dtype) if options.dtype else None,
         scheduler=options.scheduler, variant=options.variant)
     return files, sd, {"negative_prompt": options.negative, "num_inference_steps": options.steps,
-                       "guidance_scale": options.guidance, "num_images": options.num, "seed": options.seed}
+                       "guidance_scale": sd.guidance_scale if options.guidance is None else options.guidance,
+                       "num_images": options.num, "seed": options.seed}
 
 
 def name_files(options: Namespace) -> list[Path]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minisd import checkpoint, schedulers
+from minisd.checkpoint import GUIDANCE_SCALE
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
 from minisd.network import Network
 from minisd.randomness import Generators, randn
@@ -42,8 +43,9 @@ class StableDiffusion:
         prompt: a string, or a list of them for a batch.
         negative_prompt: what to steer away from; one for all, or a list as long as `prompt`.
         num_inference_steps: denoising steps, 1 to 1000; 20 to 50 are usual.
-        guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). 1 is
-            none, and halves the work; 7.5 is usual. In Ho & Salimans' notation it is w + 1.
+        guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). None takes
+            the model's own, the attribute of the same name, which for published models is 7.5. 1 turns guidance off,
+            and halves the work. In Ho & Salimans' notation it is w + 1.
         num_images: pictures for each prompt.
         seed: picture k of the batch is drawn with seed + k: the picture that seed=seed + k draws alone.
         generator: instead of a seed, a torch.Generator, or a list with one for each picture.
@@ -51,10 +53,13 @@ class StableDiffusion:
         callback: called as callback(step, t, latents, x0_prediction) after every step.
         output: "pil" (list of Pillow images), "pt" (tensor (B, 3, H, W) in [0, 1]) or "latent" (scaled latents).
         progress: whether to show a progress bar.
+
+    Attributes:
+        guidance_scale: the one that suits the model best, which the jobs take by default. It is saved with the model.
     """
 
     def __init__(self, tokenizer: Tokenizer, text_encoder: TextEncoder, unet: UNet, vae: VAE,
-                 scheduler: Scheduler):
+                 scheduler: Scheduler, guidance_scale: float = GUIDANCE_SCALE):
         if unet.config.cross_attention_dim != text_encoder.config.hidden_size:
             raise ValueError(f"the U-Net attends to text of width {unet.config.cross_attention_dim}, "
                              f"the text encoder's is {text_encoder.config.hidden_size}: they do not belong together")
@@ -67,6 +72,7 @@ class StableDiffusion:
                              "supported are 4 to 4, and 9 to 4 (inpainting)")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
+        self.guidance_scale = check_guidance(guidance_scale)
         self._home: torch.device | None = None  # in low-memory mode, where networks work; they rest on the CPU
         self._compiled = False
 
@@ -272,7 +278,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def text_to_image(self, prompt: str | list[str], negative_prompt: str | list[str] = "",
-                      num_inference_steps: int = 20, guidance_scale: float = 7.5,
+                      num_inference_steps: int = 20, guidance_scale: float | None = None,
                       height: int | None = None, width: int | None = None,
                       num_images: int = 1, seed: int | None = None, generator: Generators = None,
                       latents: Tensor | None = None, callback: Callable | None = None, output: str = "pil",
@@ -283,7 +289,7 @@ class StableDiffusion:
             height, width: in pixels, divisible by 8; None takes what the model was trained on.
         """
         self._refuse_inpainting_model()
-        context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
+        context, batch, guidance_scale = self._context(prompt, negative_prompt, guidance_scale, num_images)
         generator = make_generators(seed, generator, batch)
         check_output(output)
         height, width = self._size(height, width)
@@ -295,7 +301,7 @@ class StableDiffusion:
     @torch.no_grad()
     def image_to_image(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
                        strength: float = 0.8, negative_prompt: str | list[str] = "", num_inference_steps: int = 20,
-                       guidance_scale: float = 7.5, num_images: int = 1, seed: int | None = None,
+                       guidance_scale: float | None = None, num_images: int = 1, seed: int | None = None,
                        generator: Generators = None, latents: Tensor | None = None, callback: Callable | None = None,
                        output: str = "pil", progress: bool = True) -> Images:
         """Redraw an image: add noise part of the way, then denoise with the prompt (Meng et al. 2021, SDEdit).
@@ -305,7 +311,7 @@ class StableDiffusion:
             strength: how far towards noise, above 0 up to 1: that part of the steps is run.
         """
         self._refuse_inpainting_model()
-        context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
+        context, batch, guidance_scale = self._context(prompt, negative_prompt, guidance_scale, num_images)
         generator = make_generators(seed, generator, batch)
         check_output(output)
         timesteps = self._timesteps(num_inference_steps, strength)
@@ -319,7 +325,7 @@ class StableDiffusion:
     @torch.no_grad()
     def inpaint(self, prompt: str | list[str], image: Image.Image | list[Image.Image] | Tensor,
                 mask: Image.Image | Tensor, strength: float = 1.0, negative_prompt: str | list[str] = "",
-                num_inference_steps: int = 20, guidance_scale: float = 7.5, num_images: int = 1,
+                num_inference_steps: int = 20, guidance_scale: float | None = None, num_images: int = 1,
                 seed: int | None = None, generator: Generators = None, latents: Tensor | None = None,
                 callback: Callable | None = None, output: str = "pil", progress: bool = True) -> Images:
         """Paint the white part of the mask anew, as the prompt says.
@@ -333,7 +339,7 @@ class StableDiffusion:
             mask: grey, of the image's size; white is painted anew, black is kept.
             strength: 1 forgets what was under the mask; below 1 begins from it, as image_to_image does.
         """
-        context, batch = self._context(prompt, negative_prompt, guidance_scale, num_images)
+        context, batch, guidance_scale = self._context(prompt, negative_prompt, guidance_scale, num_images)
         generator = make_generators(seed, generator, batch)
         check_output(output)
         timesteps = self._timesteps(num_inference_steps, strength)
@@ -371,12 +377,12 @@ class StableDiffusion:
 
     # --- arguments checked and prepared -----------------------------------------------------------------------
 
-    def _context(self, prompt: str | list[str], negative_prompt: str | list[str], guidance_scale: float,
-                 num_images: int) -> tuple[Tensor, int]:
-        """(2B, 77, width), negative before positive, or (B, 77, width) without guidance; and B."""
+    def _context(self, prompt: str | list[str], negative_prompt: str | list[str], guidance_scale: float | None,
+                 num_images: int) -> tuple[Tensor, int, float]:
+        """(2B, 77, width), negative before positive, or (B, 77, width) without guidance; B; and the guidance scale."""
         if not isinstance(num_images, Integral) or isinstance(num_images, bool) or num_images < 1:
             raise ValueError(f"num_images={num_images!r}; it must be a whole number from 1")
-        check_guidance(guidance_scale)
+        guidance_scale = check_guidance(self.guidance_scale if guidance_scale is None else guidance_scale)
         prompts = check_texts("prompt", [prompt] if isinstance(prompt, str) else prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
         check_texts("negative_prompt", negatives)
@@ -386,9 +392,9 @@ class StableDiffusion:
             raise ValueError(f"negative_prompt: {len(negatives)} for {len(prompts)} prompts; give one, or one for each")
         positive = self.encode_prompt(prompts).repeat_interleave(num_images, dim=0)
         if guidance_scale == 1:
-            return positive, len(positive)
+            return positive, len(positive), guidance_scale
         negative = self.encode_prompt(negatives).repeat_interleave(num_images, dim=0)
-        return torch.cat([negative, positive]), len(positive)
+        return torch.cat([negative, positive]), len(positive), guidance_scale
 
     def _refuse_inpainting_model(self) -> None:
         if self.unet.config.in_channels == 9:
@@ -463,9 +469,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def check_guidance(scale: float) -> None:
+def check_guidance(scale: float) -> float:
+    """The same number, if it can be a guidance scale."""
     if not is_number(scale) or not 0 <= scale <= 1e4:
         raise ValueError(f"guidance_scale={scale!r}; it must be a number from 0 (1 is no guidance, 7.5 is usual)")
+    return scale
 
 
 def check_output(output: str) -> None:
