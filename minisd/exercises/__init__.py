@@ -114,14 +114,20 @@ def attempt(answer: Callable, cases: list[tuple]) -> Attempt:
 
 
 def judge(attempt: Attempt, exercise: Exercise) -> str:
-    """The verdict on what an answer returned, compared with what the right function returns, and the wrong ones."""
+    """The verdict on what an answer returned, compared with what the right function returns, and the wrong ones.
+
+    Raises:
+        ValueError: there are no cases, or not as many values.
+    """
+    cases, given = exercise.cases(), attempt.values
+    if not cases:
+        raise ValueError("an exercise needs at least one case to be tried with")
     if attempt.stub:
         return "not attempted yet."
     if attempt.error:
         return f"not yet. It stopped with {attempt.error}"
-    cases, given = exercise.cases(), attempt.values
-    if not cases or len(given) != len(cases):
-        raise ValueError(f"{len(given)} values for {len(cases)} cases; an exercise needs a case, and each case a value")
+    if len(given) != len(cases):
+        raise ValueError(f"{len(given)} values for {len(cases)} cases")
     if all(value is None or value is Ellipsis for value in given):
         return "not yet. It returns nothing: a `return` is missing."
 

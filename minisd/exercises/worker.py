@@ -111,8 +111,8 @@ def main(mode: str) -> None:
         os.dup2(nowhere, handle)
     torch.set_num_threads(1)
     chapters()
+    importlib.import_module("minisd.plot")  # notebooks import it, and matplotlib takes its time
     if mode == "warm":
-        importlib.import_module("minisd.plot")  # matplotlib takes a second, and notebooks import it
         ctypes.CDLL(None).prctl(SUBREAPER, 1)
         gc.freeze()  # so that answers share the memory, and do not find it with `gc`
     replies.write(b"ready\n")
