@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from minisd.exercises import apart, check, find, handed_in
+from minisd.exercises import Attempt, apart, attempt, chapters, check, find, handed_in, judge, verdict
 from minisd.exercises.answers import parse, reaches_for
 from minisd.exercises.apart import Worker
 from minisd.exercises.handed_in import examine, find_notebooks, main, plain, read_cells
@@ -141,6 +141,14 @@ def test_values_go_through_the_pipe(value):
         assert type(again) is (float if isinstance(value, np.generic) else type(value))
 
 
+def test_marking_says_what_check_says():
+    for number, exercise in ((number, one) for exercises in chapters().values() for number, one in exercises.items()):
+        for answer in (exercise.right, *exercise.mistakes.values(), lambda *_: torch.ones(2, 2), lambda *_: [0]):
+            made = attempt(answer, exercise.cases())
+            sent = [unpack(json.loads(json.dumps(pack(value)))) for value in made.values]
+            assert judge(Attempt(sent, made.error), exercise) == verdict(answer, exercise), number
+
+
 def test_what_is_no_value_goes_through_as_its_name():
     class Number(float):
         def __eq__(self, other):
@@ -157,8 +165,9 @@ def test_what_is_no_value_goes_through_as_its_name():
     assert unpack(pack(...)) is None
 
 
-@pytest.mark.parametrize("forged", [{}, {"tensor": [1], "dtype": "object", "shape": [1]}, {"tensor": [1.0], "shape": []},
-                                    {"tensor": [1.0], "dtype": "float32", "shape": [7]}, {"other": 1}, [1]])
+@pytest.mark.parametrize("forged", [
+    {}, [1], {"other": 1}, {"tensor": [1], "dtype": "object", "shape": [1]}, {"tensor": [1.0], "shape": []},
+    {"tensor": [1.0], "dtype": "float32", "shape": [7]}])
 def test_what_is_forged_is_refused(forged):
     with pytest.raises((KeyError, TypeError, ValueError, RuntimeError)):
         unpack(forged)
