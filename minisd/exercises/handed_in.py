@@ -130,11 +130,15 @@ def say(text: str = "") -> None:
 
 
 def write_table(path: Path, rows: list[Row]) -> None:
+    """Write a .csv file that Excel reads: with ᾱ, and without taking for a formula what a student made begin with =."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [(f"./{name}" if name[0] in "=+-@" else name, number, sign(text), text)  # = begins a formula
-             for name, number, text in rows]
-    with open(path, "w", newline="", encoding="utf-8-sig") as file:  # so that Excel reads ᾱ
+    lines = [(text_only(name), number, sign(text), text_only(text)) for name, number, text in rows]
+    with open(path, "w", newline="", encoding="utf-8-sig") as file:
         csv.writer(file).writerows([("notebook", "exercise", "verdict", "said"), *lines])
+
+
+def text_only(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def print_rows(rows: list[Row]) -> None:
