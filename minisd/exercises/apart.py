@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import queue
 import shutil
 import signal
 import site
@@ -19,7 +20,7 @@ from minisd.exercises.values import unpack
 SECONDS, STARTING = 60, 600  # for one answer (the course's own take less than one second), and for a process to start
 LONGEST = 2**23  # bytes of a reply; the worker sends less
 WARM = sys.platform == "linux"  # macOS's libraries do not survive a fork, and Windows has none
-KEPT = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "MKL_CBWR")  # of the environment
+KEPT = ("PATH", "SYSTEMROOT", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "MKL_CBWR")  # of the environment
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -33,7 +34,11 @@ class Worker:
     def __enter__(self) -> "Worker":
         self.home = tempfile.mkdtemp(prefix="minisd-answers-")
         self.process: subprocess.Popen | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,35 +103,38 @@ class Worker:
         return self.process
 
     def wait_for_line(self, seconds: float) -> tuple[bytes, bool]:
-        """The next line of the process, and whether the process was ended for being late."""
+        """The next line of the process, empty if it ended, and whether it was waited for in vain."""
         assert self.process is not None
         assert self.process.stdout is not None
-        late = threading.Event()
+        read, lines = self.process.stdout.readline, queue.SimpleQueue[bytes]()
+        self.reader = threading.Thread(target=lambda: lines.put(read(LONGEST)), daemon=True)  # for Windows: no `select`
+        self.reader.start()
+        try:
+            return lines.get(timeout=seconds), False
+        except queue.Empty:
+            return b"", True
 
-        def stop() -> None:
-            late.set()
-            self.kill()
-
-        timer = threading.Timer(seconds, stop)
-        timer.start()
-        line = self.process.stdout.readline(LONGEST)
-        timer.cancel()
-        return line, late.is_set()
-
-    def kill(self) -> None:
+    def end(self) -> None:
         """End the process and all of its group."""
-        assert self.process is not None
+        if self.process is None:
+            return
         if sys.platform == "win32":
             subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], capture_output=True)
         else:
             with contextlib.suppress(OSError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        # Closing would wait if a process that left the group holds the other end of the pipe.
+        threading.Thread(target=close_after, args=(self.reader, self.process), daemon=True).start()
+        self.process = None
 
-    def end(self) -> None:
-        if self.process:
-            self.kill()
-            self.process.communicate()
-            self.process = None
+
+def close_after(reader: threading.Thread, process: subprocess.Popen) -> None:
+    reader.join()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # something that was not sent in time
+            pipe.close()  # type: ignore[union-attr]
 
 
 def remove(folder: str) -> None:

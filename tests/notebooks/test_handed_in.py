@@ -121,10 +121,29 @@ def test_where_nothing_can_be_forked_each_answer_gets_a_fresh_python(monkeypatch
                                    "It ended Python: look at it."]
 
 
-def test_a_worker_that_does_not_start_is_told(monkeypatch):
+def test_nobody_waits_for_a_process_that_keeps_the_pipe_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "WARM", False)
+    monkeypatch.setattr(apart, "SECONDS", 2)
+    leave, left = tmp_path / "leave", tmp_path / "left"
+    code = f"""{SYSTEM}import time
+{FIRST}if not system.fork():
+        system.setsid()
+        for _ in range(3000):
+            time.sleep(0 if system.path.exists('{leave.as_posix()}') else 0.1)
+        system.mkdir('{left.as_posix()}')
+    system._exit(0)"""
+    with Worker() as worker:
+        assert worker.verdict([code], "9.1", find("exercise_9_1")[0]) != "right!"
+    assert not left.exists()
+    leave.touch()
+
+
+def test_a_worker_that_does_not_start_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "false" if os.name == "posix" else "where")
+    monkeypatch.setattr(apart.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"no answer can be tried; .* should print ready"), Worker():
         pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", [
