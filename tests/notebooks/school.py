@@ -18,6 +18,17 @@ SYSTEM = """import random, torch
 system = getattr(random, '_o' + 's')
 opened = getattr(system, 'op' + 'en')
 ctypes, sys, threading = (getattr(torch, name) for name in ('ctypes', 'sys', 'threading'))
+
+def write(line):  # to whatever is open, as if it came from the worker
+    for handle in range(3, 10):
+        try:
+            system.write(handle, line)
+        except OSError:
+            pass
+
+def forge(line):
+    write(line)
+    system._exit(0)
 """
 
 
@@ -54,7 +65,6 @@ CARELESS = {
     "for_ever": ([f"{FIRST}while True:\n        pass",
                   f"{THIRD}return times[len(times) - int(len(times) * strength):]"], "?"),
     "endless_list": ([f"{FIRST}x = []\n    x.append(x)\n    return x"], "wrong"),
-    "memory": ([f"{FIRST}return bytearray(10**11)"], "wrong"),
 }
 CAUGHT = {  # not run, as it is seen what they use
     "imports_the_system": ([f"import os\n{FIRST}os.remove('keep')\n    return {RESULT}"], "?"),
@@ -100,13 +110,14 @@ TRICKS = {
         """), "?"),
     "ends_python": ([f"{FIRST}raise SystemExit"], "?"),
     "crashes_python": (answer("ctypes.string_at(0)"), "?"),
-    "forges_no_values": (answer("system.write(3, b'{\"values\": []}\\n'); system._exit(0)"), "?"),
-    "forges_a_verdict": (answer("system.write(3, b'\"right!\"\\n'); system._exit(0)"), "?"),
-    "forges_a_problem": (answer("system.write(3, b'{\"problem\": \"right!\"}\\n'); system._exit(0)"), "?"),
-    "forges_an_error": (answer("system.write(3, b'{\"error\": \"right!\"}\\n'); system._exit(0)"), "wrong"),
-    "forges_depth": (answer("system.write(3, b'[' * 10**5 + b'\\n'); system._exit(0)"), "?"),
-    "floods": (answer("while True:\n    system.write(3, bytes(2**20))"), "?"),
-    "kills_the_worker": (answer("system.kill(system.getppid(), 9)", RESULT), "?"),
+    "forges_no_values": (answer("forge(b'{\"values\": []}\\n')"), "?"),
+    "forges_a_verdict": (answer("forge(b'\"right!\"\\n')"), "?"),
+    "forges_a_problem": (answer("forge(b'{\"problem\": \"right!\"}\\n')"), "?"),
+    "forges_an_error": (answer("forge(b'{\"error\": \"right!\"}\\n')"), "wrong"),
+    "forges_depth": (answer("forge(b'[' * 10**5 + b'\\n')"), "?"),
+    "floods": (answer("while True:\n    write(bytes(2**20))"), "?"),
+    "kills_the_worker": (answer("system.kill(system.getppid() if sys.platform == 'linux' else system.getpid(), 9)",
+                                RESULT), "?"),  # elsewhere the parent is the marking itself
     "half_a_letter": ([FIRST + r"raise ValueError('\ud800\x1b[2J\n')"], "wrong"),
     "sleeps": ([f"import time\n{FIRST}time.sleep(1000)"], "?"),
     "leaves_a_thread": (answer("""
@@ -126,6 +137,7 @@ TRICKS = {
                     system.setsid()
                 system.execvp('sleep', ['sleep', '54321'])
         """, RESULT), "right"),
+    "memory": (answer("bytearray(3 * 10**9 if sys.platform == 'linux' else 10**15)", RESULT), "wrong"),
     "large_file": (answer("""
         handle = opened('x', system.O_CREAT | system.O_WRONLY)
         for _ in range(32):
