@@ -551,7 +551,7 @@ def test_samplers_can_be_swapped(cls, other):
 
 @pytest.mark.parametrize(("config", "message"), [
     ({"betas_start": 0.1}, "unknown field 'betas_start'"),
-    ({"skip_prk_steps": True}, "another sampler's, for which from_config would keep it"),
+    ({"skip_prk_steps": True}, "belongs to another sampler, and from_config would keep it"),
     ({"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid' is not supported; it must be 'linear' or"),
     ({"prediction_type": "flow_prediction"}, "prediction_type='flow_prediction'"),
     ({"timestep_spacing": "even"}, "timestep_spacing='even'"),
@@ -624,7 +624,7 @@ def test_beginnings_that_make_no_sense():
     with pytest.raises(ValueError, match="cannot begin in the middle"):
         pndm.step(x, pndm.timesteps[5], x)
     solver = DPMSolverMultistepScheduler.from_config(SD)
-    with pytest.raises(ValueError, match="two are alike"):
+    with pytest.raises(ValueError, match="two are equal"):
         solver.set_timesteps(1000)
 
 
