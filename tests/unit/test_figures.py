@@ -285,7 +285,7 @@ def test_the_report_is_written(data, tmp_path, monkeypatch):
     assert [row["name"] for row in rows] == [figure.name for figure in found]
     words = (tmp_path / "new/figures.md").read_text()
     assert "| one thing: thing | 100.0 % | 100.0 / 100.0 | 100.0 % | ≥ 98 % | yes |" in words
-    assert "2 prompts a figure" in words
+    assert "2 prompts per figure" in words
 
     with (tmp_path / "new/settings.csv").open() as file:
         rows = list(csv.DictReader(file))

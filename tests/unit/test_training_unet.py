@@ -120,7 +120,7 @@ def test_each_visit_draws_other_latents_from_the_posterior(make):
     task, chosen = make(), torch.zeros(64, dtype=torch.long)
     one, two = batches(2, size=64)
     pool = task.pool
-    first, second = task.latents(pool, one, chosen), task.latents(pool, two, chosen)
+    first, second = task.sample_latents(pool, one, chosen), task.sample_latents(pool, two, chosen)
     assert not torch.equal(first, second)
     mean, std = (pool.rows(name, chosen[:1], torch.device("cpu")) for name in ("mean", "std"))
     noise = (torch.cat([first, second]) - mean) / std
@@ -218,7 +218,7 @@ def test_loss_is_weighted_by_the_signal_to_noise_ratio(make):
     task, (batch,) = make(), batches(1)
     loss = task.loss(perfect(task, 0.75, error=0.2), torch.arange(8), batch, 0.1)
     times = task.unet.calls[-1][1]
-    assert loss.item() == pytest.approx(0.04 * task.weight(times).mean().item(), rel=1e-3)
+    assert loss.item() == pytest.approx(0.04 * task.timestep_weight(times).mean().item(), rel=1e-3)
 
 
 def test_min_snr_weight_is_the_formula(make):
@@ -226,9 +226,9 @@ def test_min_snr_weight_is_the_formula(make):
     alphas = make().scheduler.alphas_cumprod[t]
     snr = alphas / (1 - alphas)
     assert snr[0] > 5 > snr[1]
-    torch.testing.assert_close(make().weight(t), torch.stack([5 / (snr[0] + 1), *(snr[1:] / (snr[1:] + 1))]))
-    torch.testing.assert_close(make(min_snr=2.0).weight(t)[0], 2 / (snr[0] + 1))
-    assert make(min_snr=None).weight(t).tolist() == [1, 1, 1]
+    torch.testing.assert_close(make().timestep_weight(t), torch.stack([5 / (snr[0] + 1), *(snr[1:] / (snr[1:] + 1))]))
+    torch.testing.assert_close(make(min_snr=2.0).timestep_weight(t)[0], 2 / (snr[0] + 1))
+    assert make(min_snr=None).timestep_weight(t).tolist() == [1, 1, 1]
 
 
 def test_score_is_the_loss_on_held_out_scenes(make, monkeypatch):
@@ -295,7 +295,7 @@ def test_a_run_with_another_vae_is_not_resumed(make, parts, tmp_path, monkeypatc
     with torch.no_grad():
         vae.decoder.conv_out.bias[0] += 1e-3
     vae.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"was trained with config frozen_weights='[0-9a-f]{12}', this run has"):
+    with pytest.raises(ValueError, match=r"was trained with config frozen_weights='[0-9a-f]{12}', but this run has"):
         train(make(vae=str(tmp_path / "other")), settings(steps=2), tmp_path, resume=True, quiet=True)
     train(make(), settings(steps=2), tmp_path, resume=True, quiet=True)
 
