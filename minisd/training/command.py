@@ -99,5 +99,5 @@ def main() -> None:
         run(arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    except KeyboardInterrupt:  # the second Ctrl-C: after the first, the loop saves and stops
+    except KeyboardInterrupt:  # the second one: the loop answers the first by saving
         parser.exit(130, f"{parser.prog}: stopped without saving\n")

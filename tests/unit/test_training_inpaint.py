@@ -162,11 +162,11 @@ def test_known_parts_count_more(make):
     assert (make(known_weight=0.0).latent_weight(pool, torch.tensor([0, 1])) == 1).all()
 
 
-def test_loss_counts_by_importance(make, monkeypatch):
+def test_loss_counts_by_latent_weight(make, monkeypatch):
     task = make(min_snr=None)
 
-    def loss(importance) -> float:
-        monkeypatch.setattr(task, "importance", importance)
+    def loss(latent_weight) -> float:
+        monkeypatch.setattr(task, "latent_weight", latent_weight)
         with torch.no_grad():
             return task(make_batch(settings(), 0)).item()
 

@@ -129,13 +129,13 @@ def test_each_visit_draws_other_latents_from_the_posterior(make):
 
 
 def test_all_scenes_of_the_pool_are_chosen(make, monkeypatch):
-    seen, latents = [], UNetTask.latents
+    seen, sample_latents = [], UNetTask.sample_latents
 
     def spy(self, pool, batch, chosen):
         seen.append(chosen)
-        return latents(self, pool, batch, chosen)
+        return sample_latents(self, pool, batch, chosen)
 
-    monkeypatch.setattr(UNetTask, "latents", spy)
+    monkeypatch.setattr(UNetTask, "sample_latents", spy)
     task = make(visits=1000)
     for batch in batches(4, size=32):
         task(batch)
