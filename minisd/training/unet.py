@@ -77,7 +77,7 @@ class UNetTask(Task):
     from the step's `Batch`: `batch.draw(torch.rand)` is one number from 0 to 1 per sample, (B,).
     """
 
-    adamw_names = ("conv_in", "conv_out", "time_embedding")
+    adamw_names = ("conv_in", "conv_out", "time_embedding")  # Muon trains all other matrices and kernels
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__(seed)
@@ -115,6 +115,7 @@ class UNetTask(Task):
     # --- the pool ---------------------------------------------------------------------------------------------
 
     def prepare(self, folder: Path, samples: int) -> None:
+        """Called by the loop before the first step, or the first after a run was resumed."""
         self.folder = folder
         self.pool_after(samples)  # now, so that the time for encoding is not counted as training time
 
@@ -148,7 +149,7 @@ class UNetTask(Task):
     # --- the loss ---------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
-        pool = self.pool_after(batch.indices[0] - batch.part.start)
+        pool = self.pool_after(batch.indices[0] - batch.part.start)  # the samples of all steps before this one
         chosen = (batch.draw(torch.rand) * len(pool)).long()
         return self.loss(pool, chosen, batch, self.options.caption_dropout)
 
@@ -160,6 +161,7 @@ class UNetTask(Task):
         token_ids[batch.draw(torch.rand).to(device) < caption_dropout] = self.tokenizer([""]).to(device)
         with torch.no_grad():
             context = self.frozen.to(device).text_encoder(token_ids)  # (B, 77, width)
+        # from 0 to 999, spread more evenly over the batch than independent draws would be
         timesteps = (batch.draw_stratified() * self.scheduler.config.num_train_timesteps).long().to(device)
         noise = batch.draw(torch.randn, *latents.shape[1:]).to(device)
 
@@ -200,7 +202,7 @@ class UNetTask(Task):
     # --- how good it is ---------------------------------------------------------------------------------------
 
     def score(self, count: int = 512) -> tuple[str, float]:
-        """The loss on held-out scenes, with the same noise and timesteps every time."""
+        """The loss on held-out scenes, which no run trains on, with the same noise and timesteps every time."""
         if self.held_out is None:
             with self.in_float32():
                 rows = encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))

@@ -15,7 +15,7 @@ from minisd.emoji.contrary import contrary
 from minisd.emoji.figures import Bench, Figure
 from tests.oracle import KnownData, Knows, Oracle
 
-COUNT = 10  # three in ten of which are errors, where there are
+COUNT = 10  # prompts per figure; tests of errors make three of them wrong
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def test_seam_and_error_of_known_pictures():
 
 def test_inpainting_is_compared_with_blending(data):
     class Fills(Oracle):
-        """Off by so much in the hole, and in the known part."""
+        """A pipeline that is off by these amounts in the hole and in the known part."""
 
         def __init__(self, data, hole, known):
             super().__init__(data)

@@ -41,7 +41,7 @@ def make(parts, world, tmp_path):
 
 
 class Spy(nn.Module):
-    """Takes the place of a network: keeps what it is called with, and answers with a function of that."""
+    """Takes the place of a network: records what it is called with, and answers with a function of it."""
 
     def __init__(self, like: nn.Module, answer):
         super().__init__()
@@ -195,7 +195,7 @@ def test_times_are_spread_evenly(make):
 
 
 def perfect(task: UNetTask, x0: float, error: float = 0.0) -> Pool:
-    """Gives the task a U-Net that knows that all latents are x0, but for an error; returns the pool of such latents."""
+    """Gives the task a U-Net that knows that all latents are x0, up to an error; returns the pool of such latents."""
     def answer(noisy, timesteps, context):
         alpha = task.scheduler.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - alpha**2).sqrt()
