@@ -1,4 +1,4 @@
-"""Pictures from scenes: things in their size, place and tilt, what they wear, and the ground behind them.
+"""Pictures from scenes: things with their size, place and tilt, what they wear, and the ground behind them.
 
 All drawings have *premultiplied* alpha (Porter and Duff 1984): colour times opacity, which Pillow calls "RGBa". Only
 then can they be rotated, resized and laid over one another without dark or light seams along their outlines. Lengths

@@ -1,8 +1,8 @@
 """What can be read off a picture's pixels without a network: ground, place, size, number, and how clean the ground is.
 
 The palette is known, and so is how grounds are made from it. So every possible ground is compared with the pixels along
-the frame, where there is seldom a thing. The ground that explains most of them wins; what deviates from it is a thing.
-Where too little can be seen (a white thing on white), the answer is None, not a guess.
+the frame, where there is seldom a thing. The ground that explains most of them wins, and what deviates from it is part
+of a thing. Where too little can be seen (a white thing on white), the answer is None, not a guess.
 """
 
 from functools import cache
@@ -80,7 +80,8 @@ def shares_of(pixels: np.ndarray) -> np.ndarray:
 def two_colours(pixels: np.ndarray, pattern: str | None) -> tuple[float, Ground]:
     """The pair of colours that covers most of the frame, and its share of it.
 
-    Unless the ground is known to have two colours, both must occur at the very edge: else one may be a thing's.
+    Unless the ground is known to have two colours, both must occur at the very edge: otherwise one may be
+    a thing's.
     """
     shares, edge, wide = (shares_of(pixels[frame(width)]) for width in (RING, EDGE, 2 * RING))
 
@@ -159,7 +160,7 @@ class Thing(NamedTuple):
 def read_thing(picture: Tensor, ground: Ground | None = None, hat: bool = False) -> Thing | None:
     """Place and size of the single thing in a picture (3, 128, 128) in [-1, 1]; None where too little can be seen.
 
-    The size is that of the thing upright, when the longer side of the box around it is shortest.
+    The size is measured with the thing turned upright: to where the longer side of the box around it is shortest.
 
     Args:
         ground: from `read_ground`; None reads it first.
@@ -215,8 +216,8 @@ def gap(mask: np.ndarray) -> bool:
 def spread(picture: Tensor) -> float:
     """The standard deviation of a plain ground's pixels, of 255, where nothing is drawn.
 
-    The largest thing that stands out from the ground, with six pixels around it, is not ground; stains beside it are.
-    If this leaves no ground at all, the frame is taken.
+    The largest thing that stands out from the ground is left out, with six pixels around it; stains beside it count. If
+    nothing is left, the frame is measured instead.
     """
     pixels = as_bytes(picture)
     ground = np.median(pixels[frame()], axis=0)                                    # (3,)

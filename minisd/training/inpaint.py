@@ -65,10 +65,10 @@ class InpaintTask(UNetTask):
     def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
         """As for the U-Net, plus mask (1, 16, 16), and shown_mean and shown_std (4, 16, 16) of the masked picture."""
         images, _, scenes = self.data.batch(indices, seed, split)
-        dice = [np.random.default_rng((seed, i, 1)) for i in indices]
-        masks = torch.stack([random_mask(self.data, scene, rng) for scene, rng in zip(scenes, dice)])
+        rngs = [np.random.default_rng((seed, i, 1)) for i in indices]
+        masks = torch.stack([random_mask(self.data, scene, rng) for scene, rng in zip(scenes, rngs)])
         captions = [self.data.caption(shortened(scene) if rng.random() < self.options.short_captions else scene)
-                    for scene, rng in zip(scenes, dice)]
+                    for scene, rng in zip(scenes, rngs)]
         shown = self.posterior(images * (1 - masks))  # the hidden part is grey
         return self.posterior(images) | {f"shown_{what}": rows for what, rows in shown.items()} | {
             "mask": F.interpolate(masks, size=shown["mean"].shape[-2:]), "token_ids": self.tokenizer(captions)}

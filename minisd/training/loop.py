@@ -41,7 +41,7 @@ LINE_EVERY = 100  # steps between progress lines, if there is no terminal to sho
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. A run ends after `steps`, or after `minutes` if that is given."""
+    """How to train. Either `steps` or `minutes` must be given, after which the run ends."""
 
     batch_size: int = 64  # over all processes together
     learning_rate: float = 1e-3  # of AdamW
@@ -212,9 +212,9 @@ class Run:
         norm = float(nn.utils.clip_grad_norm_(self.task.parameters(), self.settings.grad_clip))
         value = mean_over_processes(loss)
         if not math.isfinite(value) or not math.isfinite(norm):
-            last = self.state_file if self.state_file.exists() else "the beginning"
+            last = f"the last saved state is {self.state_file}" if self.state_file.exists() else "nothing was saved yet"
             raise FloatingPointError(f"the loss is {value} and the gradient's norm {norm} in step {self.step}; "
-                                     f"the last saved state is {last}. A lower learning rate may help")
+                                     f"{last}. A lower learning rate may help")
         for optimizer in self.optimizers:
             optimizer.step()
         update_average(self.average, self.task, min(self.settings.ema, (1 + self.step) / (10 + self.step)))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-HELD_OUT = 10_000_000  # a seed that no training run draws its pictures with
+HELD_OUT = 10_000_000  # a seed for pictures that no training run uses
 
 
 class Task(nn.Module):
@@ -51,7 +51,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def export(self, folder: Path) -> str | None:
-        """Write the trained networks into the folder. Returns a line that says what they are and how good, or None."""
+        """Write the trained networks into the folder. Returns a line that says how good they are, or None."""
         raise NotImplementedError
 
 

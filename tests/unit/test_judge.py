@@ -87,7 +87,7 @@ def test_labels_are_the_scenes(data):
 
 
 def test_pictures_are_degraded_only_a_little_and_the_same_each_time(data):
-    """Each picture's shift is undone by trying all of them; what is left of the difference is blur, stains and noise."""
+    """The shift is undone by trying all of them; what is left of the difference is blur, stains and noise."""
     images, _, _ = data.batch(range(16), 0)
     spoilt = augment(images, batch_of(16))
     assert spoilt.shape == images.shape
