@@ -159,7 +159,8 @@ def worn(bench: Bench) -> list[Figure]:
 
 
 def two_things(bench: Bench) -> list[Figure]:
-    """Both things are there; "as said": and, if the caption says which is above, so it is. Left and right are open."""
+    """Both things are there; "as said": and the right one is above, if the caption says which. Left and right are not
+    judged."""
     scenes = prompts.pair(bench.data, bench.rng(), bench.count)
     words = {name: i for i, name in enumerate(bench.judge.config.concepts)}
 

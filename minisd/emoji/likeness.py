@@ -73,7 +73,7 @@ def chi_square(found: Sequence[int], expected: Sequence[int]) -> tuple[float, fl
     pairs = [(count, total * share / sum(expected)) for count, share in zip(found, expected)]
     large = [pair for pair in pairs if pair[1] >= LEAST_EXPECTED]
     rest = [sum(column) for column in zip((0, 0.0), *(pair for pair in pairs if pair[1] < LEAST_EXPECTED))]
-    if rest[1] > 0 or rest[0] > 0:   # pictures of a kind that the data never has count, too
+    if rest[1] > 0 or rest[0] > 0:   # count pictures of kinds that the data never has, too
         large.append((rest[0], max(rest[1], 0.5)))
     statistic = sum((count - wanted) ** 2 / wanted for count, wanted in large)
     freedom = torch.tensor(max(1, len(large) - 1) / 2, dtype=torch.float64)

@@ -41,7 +41,7 @@ LINE_EVERY = 100  # steps between progress lines, if there is no terminal to sho
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Either `steps` or `minutes` must be given, after which the run ends."""
+    """How to train. Either `steps` or `minutes` must be given; the run ends after that."""
 
     batch_size: int = 64  # over all processes together
     learning_rate: float = 1e-3  # of AdamW
@@ -217,6 +217,7 @@ class Run:
                                      f"{last}. A lower learning rate may help")
         for optimizer in self.optimizers:
             optimizer.step()
+        # at first the average keeps less of itself, so that it soon forgets the initial weights
         update_average(self.average, self.task, min(self.settings.ema, (1 + self.step) / (10 + self.step)))
         self.step += 1
         return value, norm

@@ -1,10 +1,9 @@
 """The training loop on a toy task: batches, steps, learning rates, the average, stopping and failing."""
 
-import itertools
 import math
 import os
 import signal
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 import torch
@@ -287,7 +286,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
 
 
 def test_minutes_end_a_run(tmp_path, monkeypatch):
-    clock = itertools.count(step=0.001)  # each look at it takes a millisecond, however busy the computer is
+    clock = count(step=0.001)  # each look at it takes a millisecond, however busy the computer is
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     train(Toy(), settings(steps=None, minutes=0.01), tmp_path, quiet=True)
     assert 0.5 < state(tmp_path)["seconds"] < 5
