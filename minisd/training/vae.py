@@ -102,8 +102,8 @@ class VAETask(Task):
 
 
 def grow(small: VAE, large: VAE) -> VAE:
-    """`large`, which has one more level on the outside, with the weights of `small` wherever they fit (Karras et al.
-    2018).
+    """Give `large`, which has one more level on the outside, the weights of `small` wherever they fit, and return it
+    (Karras et al. 2018, "Progressive Growing of GANs").
 
     The encoder's levels are numbered from the outside in, so each one's number is one higher in the larger network.
     """
