@@ -29,7 +29,7 @@ COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "
 
 
 class SchedulerConfig(dict):
-    """A sampler's fields, also readable as attributes. It may hold fields that only other samplers use, too."""
+    """A sampler's fields, readable as attributes. It may also hold fields that only other samplers use."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:

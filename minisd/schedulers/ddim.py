@@ -48,7 +48,7 @@ class DDIMScheduler(Scheduler):
 
     def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True, eta: float = 0.0) -> StepOutput:
-        """`Scheduler.step`, with one argument more.
+        """`Scheduler.step`, with one more argument.
 
         Args:
             eta: from 0 (no fresh noise) to 1 (as much as DDPM adds).
@@ -69,8 +69,8 @@ class DDIMScheduler(Scheduler):
         return self._clipped(x0), eps
 
     def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
-        # As in diffusers, the next time is t minus the mean spacing, even where the next timestep is another one (with
-        # "linspace", or where timesteps are rounded).
+        # As in diffusers, the next time is computed from t, even where the next timestep differs from it (with "linspace",
+        # or because of rounding).
         t_next = self._times[now.i] - self.config["num_train_timesteps"] // self.num_inference_steps
         alpha_bar_next = self.alphas_cumprod[t_next] if t_next >= 0 else self._final_alpha_bar()
         noise = draw_noise() if self.eta > 0 else 0.0

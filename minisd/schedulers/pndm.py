@@ -84,8 +84,8 @@ class PNDMScheduler(Scheduler):
         return prev
 
     def _multistep(self, now: Evaluation) -> Tensor:
-        # As in diffusers, δ is the mean spacing, and calls are counted from where the run begins. So a run that begins
-        # in the middle, too, uses its second call to improve its first step, and ends one step early.
+        # As in diffusers, δ is the same for all steps, and calls are counted from where the run begins. So a run that
+        # begins in the middle also uses its second call to improve its first step, and ends one step early.
         t, delta = self._times[now.i], self.config["num_train_timesteps"] // self.num_inference_steps
         if self.calls == 1:  # the first step again, with the mean of the slopes at its two ends (equation 22)
             first = self.past[-1]
