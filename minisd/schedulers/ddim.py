@@ -69,8 +69,8 @@ class DDIMScheduler(Scheduler):
         return self._clipped(x0), eps
 
     def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
-        # As in diffusers, the next time is computed from t, even where the next timestep differs from it (with "linspace",
-        # or because of rounding).
+        # As in diffusers, the next time is computed from t, even where the next timestep is a different one (with
+        # "linspace", or because of rounding).
         t_next = self._times[now.i] - self.config["num_train_timesteps"] // self.num_inference_steps
         alpha_bar_next = self.alphas_cumprod[t_next] if t_next >= 0 else self._final_alpha_bar()
         noise = draw_noise() if self.eta > 0 else 0.0
