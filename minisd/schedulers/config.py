@@ -1,4 +1,4 @@
-"""The fields of a scheduler_config.json: what they may say, and the file in and out."""
+"""The fields of a scheduler_config.json: which values are supported, and how the file is read and written."""
 
 import json
 from math import inf
@@ -8,7 +8,7 @@ from typing import Any
 
 from minisd.files import atomic_folder, read_json
 
-# Every field of a published scheduler_config.json, and its supported values (None: a number, or free).
+# Every field of a published scheduler_config.json, and its supported values (None: not a fixed list).
 FIELDS: dict[str, tuple | None] = {
     "num_train_timesteps": None, "beta_start": None, "beta_end": None, "trained_betas": None, "steps_offset": None,
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"), "rescale_betas_zero_snr": (False, True),
@@ -29,7 +29,7 @@ COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "
 
 
 class SchedulerConfig(dict):
-    """The fields of a sampler, which can also be read as attributes; and those which only other samplers have."""
+    """A sampler's fields, readable as attributes. It may also hold fields that only other samplers use."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:
@@ -41,7 +41,7 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
     """Fill in the defaults, and check the fields one by one."""
     for field, value in given.items():
         if field not in defaults:
-            hint = "; it is another sampler's, for which from_config would keep it" if field in FIELDS else ""
+            hint = "; it belongs to another sampler, and from_config would keep it" if field in FIELDS else ""
             raise ValueError(f"{name}: unknown field {field!r} (value {value!r}){hint}; known are "
                              + ", ".join(defaults))
         values = FIELDS[field]
@@ -75,8 +75,8 @@ def is_fraction(value: object) -> bool:
 
 
 def given_fields(config: dict | str | Path) -> dict:
-    """What a dict, another scheduler's config or a folder with a scheduler_config.json really says: neither remarks,
-    nor fields that had not been given and hold another sampler's defaults."""
+    """The fields that were set on purpose in a dict, another scheduler's config or a folder's scheduler_config.json:
+    without metadata ("_class_name", …) and without fields that merely hold another sampler's defaults."""
     if not isinstance(config, dict):
         config = read_json(Path(config) / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
@@ -84,7 +84,7 @@ def given_fields(config: dict | str | Path) -> dict:
 
 
 def write_config(config: dict, folder: str | Path) -> None:
-    """Write scheduler_config.json, in which diffusers' class of the same name finds its fields."""
+    """Write scheduler_config.json, which diffusers' class of the same name can read."""
     fields = {name: value for name, value in config.items() if name != "_use_default_values"}
     with atomic_folder(folder) as new:
         (new / "scheduler_config.json").write_text(json.dumps(fields, indent=2) + "\n")

@@ -292,7 +292,7 @@ def pndm_loop(x, alpha_bars):
 
 
 def dpm_loop(x, alpha_bars):
-    """2M, with a first step of order 1 and, for few steps, such a last one."""
+    """2M, with a first step of order 1 and, if there are few steps, a last one of order 1, too."""
     sigmas, known = ((1 - alpha_bars) / alpha_bars).sqrt().double(), []
     for i, alpha_bar in enumerate(alpha_bars[:-1]):
         known = [*known, clean(x, vp_network(x), alpha_bar)][-2:]
@@ -322,7 +322,7 @@ def test_ddim_with_all_its_noise_is_ddpm():
     torch.testing.assert_close(wider, (1 - now / then).sqrt() * noise)
 
 
-# --- the ways to write x ------------------------------------------------------------------------------------------
+# --- parameterisations of x ---------------------------------------------------------------------------------------
 
 FLOW = Mixture(lambda t: (1 - t, t))  # x = (1 - t)·x0 + t·ε, which no sampler here has yet
 
@@ -393,7 +393,7 @@ def test_ddim_eta():
         scheduler.step(x, t, x, eta=2)
 
 
-# --- the way through the timesteps --------------------------------------------------------------------------------
+# --- going through the timesteps ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("cls", DETERMINISTIC)
 def test_nothing_is_left_of_an_earlier_run(cls):
@@ -427,7 +427,7 @@ def test_a_loop_never_looks_at_a_timestep_on_another_device(cls):
 
 @pytest.mark.parametrize("cls", [HeunDiscreteScheduler, PNDMScheduler])
 def test_of_two_equal_timesteps_a_run_begins_at_the_second(cls):
-    """The first belongs to the step before. Nobody says here where the run begins, so that t must be looked up."""
+    """The first belongs to the step before. Nothing says where the run begins, so t must be looked up."""
     scheduler = cls.from_config(SD)
     scheduler.set_timesteps(10)
     once, twice = scheduler.timesteps[0], scheduler.timesteps[1]
@@ -551,7 +551,7 @@ def test_samplers_can_be_swapped(cls, other):
 
 @pytest.mark.parametrize(("config", "message"), [
     ({"betas_start": 0.1}, "unknown field 'betas_start'"),
-    ({"skip_prk_steps": True}, "another sampler's, for which from_config would keep it"),
+    ({"skip_prk_steps": True}, "belongs to another sampler, and from_config would keep it"),
     ({"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid' is not supported; it must be 'linear' or"),
     ({"prediction_type": "flow_prediction"}, "prediction_type='flow_prediction'"),
     ({"timestep_spacing": "even"}, "timestep_spacing='even'"),
@@ -624,7 +624,7 @@ def test_beginnings_that_make_no_sense():
     with pytest.raises(ValueError, match="cannot begin in the middle"):
         pndm.step(x, pndm.timesteps[5], x)
     solver = DPMSolverMultistepScheduler.from_config(SD)
-    with pytest.raises(ValueError, match="two are alike"):
+    with pytest.raises(ValueError, match="two are equal"):
         solver.set_timesteps(1000)
 
 
