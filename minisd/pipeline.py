@@ -157,8 +157,10 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Prompts → (B, 77, width), what the U-Net attends to."""
+        prompts = check_texts("prompts", [prompts] if isinstance(prompts, str) else prompts)
+        ids = self.tokenizer([self.tokenizer.spell_out(prompt) for prompt in prompts])
         with self._at_work(self.text_encoder) as device:
-            return self.text_encoder(self.tokenizer(prompts).to(device)).to(self.device)
+            return self.text_encoder(ids.to(device)).to(self.device)
 
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generators = None) -> Tensor:
