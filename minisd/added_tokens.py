@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import regex
 
+from minisd.bpe import END, START
 from minisd.files import read_json
 
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
@@ -32,7 +33,8 @@ def read_added_tokens(folder: Path, vocab: dict[str, int]) -> tuple[list[AddedTo
     """The added tokens of a folder, and the padding token that it names (None: it names none).
 
     Tokens that the vocabulary lacks come in the order of their ids, which go on where the vocabulary's end. A special
-    token that has no id anywhere has no embedding, and is left out.
+    token that has no id anywhere has no embedding, and is left out; so are start, end and padding, if nothing is said
+    of them, as every tokenizer has them.
 
     Raises:
         ValueError: something that is no token, an id that is not the next, or padding without an id.
@@ -58,9 +60,11 @@ def read_added_tokens(folder: Path, vocab: dict[str, int]) -> tuple[list[AddedTo
     for key in ("additional_special_tokens", "extra_special_tokens"):
         named += config[key] if isinstance(config.get(key), list) else []
     special = {text: token for token in named if (text := content_of(token)) is not None}
-    fields_of = {text: token for text, token in special.items() if text in vocab} | fields_of
+    pad = padding(folder, config, known)
+    fields_of = {text: token for text, token in special.items() if text in vocab
+                 and (isinstance(token, dict) or text not in (START, END, pad))} | fields_of
     tokens = {text: make_token(text, fields, text in special) for text, fields in fields_of.items()}
-    return [tokens.pop(text) for text in new] + list(tokens.values()), padding(folder, config, known)
+    return [tokens.pop(text) for text in new] + list(tokens.values()), pad
 
 
 def describe(folder: Path) -> tuple[dict, list[tuple[str, Any, Any]]]:
