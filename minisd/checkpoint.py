@@ -168,8 +168,8 @@ def load_scheduler(folder: Path, asked: str | Scheduler | None, changes: dict) -
         return schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config, **changes)
     except ValueError as error:
         if asked is None:
-            raise ValueError(f"{folder / 'scheduler'}: {error}. Another sampler can draw with the same noise schedule: "
-                             'pass scheduler="ddim", for example (--scheduler ddim on the command line)') from None
+            raise ValueError(f"{folder / 'scheduler'}: {error}. Another sampler may do with its noise schedule: pass "
+                             'scheduler="ddim", for example, or --scheduler ddim on the command line') from None
     schedule = {field: value for field, value in config.items() if field not in schedulers.SOLVER_FIELDS}
     return schedulers.sampler_class(asked).from_config({**schedulers.SD_SCHEDULE, **schedule}, **changes)
 
