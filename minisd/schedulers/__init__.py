@@ -5,6 +5,7 @@ x, and `config.py` the fields of a scheduler_config.json.
 """
 
 from minisd.schedulers.base import Scheduler
+from minisd.schedulers.config import FIELDS as FIELDS
 from minisd.schedulers.ddim import DDIMScheduler
 from minisd.schedulers.ddpm import DDPMScheduler
 from minisd.schedulers.dpmsolver import DPMSolverMultistepScheduler
@@ -25,6 +26,8 @@ SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scale
                "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
 # The noise schedule and what the network predicts: these stay when a pipeline's sampler is swapped.
 NOISE_FIELDS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+# How some solvers move, in words of their own.
+SOLVER_FIELDS = ("algorithm_type", "solver_type")
 
 __all__ = sorted(sampler.__name__ for sampler in SAMPLERS.values())  # the classes
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd.cautions import warn
 from minisd.randomness import Generators, randn
-from minisd.schedulers.config import FIELDS, SchedulerConfig, check_config, given_fields, write_config
+from minisd.schedulers.config import SchedulerConfig, check_config, given_fields, is_anothers, write_config
 from minisd.schedulers.mixture import ALPHA_BAR, Mixture, check_noise
 from minisd.schedulers.schedule import noise_tables
 
@@ -246,19 +247,22 @@ class Scheduler(ABC):
     def from_config(cls, config: dict | str | Path, **changes: Any) -> Self:
         """Make a sampler from a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
 
-        This is how a pipeline's sampler is swapped, as in diffusers. Fields that only other samplers have are kept,
-        unused, for the next swap. Fields that the other scheduler held only by default get this class's defaults.
+        This is how a pipeline's sampler is swapped, as in diffusers. Fields that only other published samplers have are
+        kept, unused, for the next swap. Fields that the other scheduler held only by default get this class's defaults.
 
         Args:
-            changes: fields that replace those of `config`.
+            changes: fields that replace those of `config`. One that only other samplers have is kept, too, with a
+                warning, because it changes nothing here.
 
         Raises:
             FileNotFoundError: the folder has no scheduler_config.json.
             ValueError: a field that no sampler has, or an unsupported value.
         """
-        given = given_fields(config)
-        others = {name: value for name, value in given.items() if name in FIELDS and name not in cls.DEFAULTS}
-        scheduler = cls(**{name: value for name, value in given.items() if name not in others} | changes)
+        given = given_fields(config) | changes
+        others = {name: value for name, value in given.items() if is_anothers(name, cls.DEFAULTS)}
+        if idle := sorted(changes.keys() & others.keys()):
+            warn(f"{cls.__name__} has no {', '.join(idle)}: kept for another sampler, without effect on this one")
+        scheduler = cls(**{name: value for name, value in given.items() if name not in others})
         scheduler._internal_dict |= others
         return scheduler
 

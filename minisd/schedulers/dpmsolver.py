@@ -52,6 +52,11 @@ def dpm_solver_step(x: Tensor, outputs: Sequence[Tensor], sigmas: Tensor, order:
     return x_weight[-1] / x_weight[-2] * x - m_weight[-1] * change  # algorithm 2, the update of x
 
 
+# What related solvers (DEIS, UniPC, SA-Solver) say of themselves, and what diffusers takes instead.
+RELATED = {"deis": "dpmsolver++", "data_prediction": "dpmsolver++", "logrho": "midpoint", "bh1": "midpoint",
+           "bh2": "midpoint"}
+
+
 class DPMSolverMultistepScheduler(Scheduler):
     """Deterministic; one network call per step, and ten to twenty steps are enough. The order is lower at the beginning
     of a run, where earlier outputs are missing, and at the end of a short one, for stability."""
@@ -68,6 +73,9 @@ class DPMSolverMultistepScheduler(Scheduler):
     memory = 2
 
     def __init__(self, **config: Any):
+        for field in ("algorithm_type", "solver_type"):
+            if isinstance(value := config.get(field), str):
+                config[field] = RELATED.get(value, value)
         super().__init__(**config)
         if self.config.algorithm_type == "dpmsolver" and self.config.final_sigmas_type == "zero":
             raise ValueError("DPMSolverMultistepScheduler: algorithm_type='dpmsolver' cannot step to σ = 0; it needs "
