@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from minisd import schedulers, single_file
-from minisd.files import assets_folder, atomic_folder, read_json
+from minisd.files import assets_folder, read_json
+from minisd.saving import atomic_folder
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.unet import UNet

@@ -16,7 +16,8 @@ import regex
 import torch
 from torch import Tensor
 
-from minisd.files import atomic_folder, read_json
+from minisd.files import read_json
+from minisd.saving import atomic_folder
 
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.
@@ -165,8 +166,9 @@ class Tokenizer:
     def decode(self, ids: list[int] | Tensor) -> str:
         """One row of ids → text, without start, end and padding. Case and white space are not restored."""
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
-        if unknown := [i for i in ids if isinstance(i, list) or i not in self.token_of_id]:
-            raise ValueError(f"ids must be one row of numbers below {self.vocab_size}; it contains {unknown[0]}")
+        if unknown := [i for i in ids if type(i) is not int or i not in self.token_of_id]:  # 5.0 == 5, and True == 1
+            raise ValueError(f"ids must be one row of whole numbers from 0 to {self.vocab_size - 1}; it contains "
+                             f"{unknown[0]!r}")
         tokens = [self.token_of_id[i] for i in ids if i not in (self.start_id, self.end_id, self.pad_id)]
         data = b"".join(bytes([BYTE_OF_SYMBOL[s]]) if s in BYTE_OF_SYMBOL else s.encode() for s in "".join(tokens))
         return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ").strip()
@@ -250,7 +252,6 @@ class Tokenizer:
             (new / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             (new / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
             (new / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-        (Path(folder) / "tokenizer.json").unlink(missing_ok=True)  # an older one, which transformers would prefer
 
 
 def check_texts(name: str, texts: list[str]) -> list[str]:

@@ -181,8 +181,9 @@ class Scheduler(ABC):
 
     def set_begin_index(self, begin_index: int) -> None:
         """Begin a run at `timesteps[begin_index]`, as image-to-image does, wherever an earlier one was broken off."""
-        if not 0 <= begin_index < len(self._times):
-            raise ValueError(f"begin_index={begin_index!r}; it must be from 0 to {len(self._times) - 1}")
+        whole = isinstance(begin_index, Integral) and not isinstance(begin_index, bool)
+        if not whole or not 0 <= begin_index < len(self._times):
+            raise ValueError(f"begin_index={begin_index!r}; it must be a whole number from 0 to {len(self._times) - 1}")
         self.begin_index, self.step_index = begin_index, None
         self._forget()
 
@@ -249,6 +250,7 @@ class Scheduler(ABC):
 
         Raises:
             FileNotFoundError: no such file in the folder.
+            TypeError: neither a dict nor a folder.
             ValueError: a field that no sampler has, or a value which is not supported.
         """
         given = given_fields(config)

@@ -6,7 +6,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from minisd.files import atomic_folder, read_json
+from minisd.files import read_json
+from minisd.saving import atomic_folder
 
 # Every field of a published scheduler_config.json, and its supported values (None: a number, or free).
 FIELDS: dict[str, tuple | None] = {
@@ -77,6 +78,8 @@ def is_fraction(value: object) -> bool:
 def given_fields(config: dict | str | Path) -> dict:
     """What a dict, another scheduler's config or a folder with a scheduler_config.json really says: neither remarks,
     nor fields that had not been given and hold another sampler's defaults."""
+    if not isinstance(config, (dict, str, Path)):
+        raise TypeError(f"config is {config!r}; it must be a dict, or a folder that holds scheduler_config.json")
     if not isinstance(config, dict):
         config = read_json(Path(config) / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
