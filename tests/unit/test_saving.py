@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -302,31 +301,51 @@ def test_a_full_disk_while_a_file_is_written(tmp_path):
 # --- saves that are killed ------------------------------------------------------------------------------------
 
 
-def die_at(folder: Path, number: int) -> None:
-    """Kill this process just before its n-th rename."""
-    made, real = count(1), os.replace
-    os.replace = lambda *given: os._exit(9) if next(made) == number else real(*given)
-    write(folder, "new", *FILES)
+# Saves into a folder: once, and the process dies at its n-th rename; or, where n is 0, again and again.
+VICTIM = """
+import os, sys
+from pathlib import Path
+from saving import atomic_folder
+
+def refuse(*_, **__):
+    raise PermissionError(1, "no hard links here")
+
+def counted(*given):
+    global renames
+    renames += 1
+    return os._exit(9) if renames == fatal else replace(*given)
+
+folder, fatal, links, names = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+os.link = os.link if links == "True" else refuse
+renames, replace, os.replace = 0, os.replace, counted
+number = 0
+while fatal == 0 or number == 0:
+    number += 1
+    with atomic_folder(folder) as new:
+        for name in names:
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_text(str(number))
+"""
+
+
+def victim(folder: Path, fatal: int, links: bool = True) -> subprocess.Popen:
+    """A process that saves and imports no more than `saving`, to begin at once."""
+    where = os.environ | {"PYTHONPATH": str(Path(saving.__file__).parent)}
+    return subprocess.Popen([sys.executable, "-c", VICTIM, folder, str(fatal), str(links), *FILES], env=where)
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_kill_between_two_renames_is_noticed_and_can_be_finished(folder, monkeypatch, links):
-    (folder / "unet/model-00001-of-00001.safetensors").write_text("old")  # goes first, after the journal's own rename
-    before, after, half = content(folder), dict.fromkeys(FILES, b"new"), 0
-    if not links:
-        monkeypatch.setattr(os, "link", refuse)
+def test_a_kill_between_two_renames_is_noticed_and_can_be_finished(folder, links):
+    (folder / "unet/model-00001-of-00001.safetensors").write_text("old")
+    before, half = content(folder), 0
     shutil.copytree(folder, kept := folder.parent / "kept")
     for number in count(1):
         shutil.rmtree(folder)
         shutil.copytree(kept, folder)
-        process = get_context("fork").Process(target=die_at, args=(folder, number))
-        process.start()
-        process.join()
-        if process.exitcode == 0:  # all renames were made
+        if victim(folder, number, links).wait() == 0:  # all renames were made
             break
-        now = {name: text for name, text in content(folder).items() if not Path(name).name.startswith(".")}
         if not (folder / JOURNAL).exists():
-            assert now == before
+            assert {name: text for name, text in content(folder).items() if "/." not in f"/{name}"} == before
             continue
         half += 1
         for place in (folder / "model_index.json", folder / "unet/config.json"):
@@ -335,20 +354,14 @@ def test_a_kill_between_two_renames_is_noticed_and_can_be_finished(folder, monke
         if number % 2:
             finish_saving(folder)
         else:
-            write(folder, "new", "model_index.json")
+            write(folder, "1", "model_index.json")
         check_whole(folder)
         check_whole(folder / "unet")
-        left = {name for name in content(folder) if name not in FILES}
-        assert {name: content(folder)[name] for name in FILES} == after
+        left = content(folder)
+        assert {name: left.pop(name) for name in FILES} == dict.fromkeys(FILES, b"1")
         assert all(name.startswith(".saving-") for name in left)
-    assert content(folder) == after
+    assert content(folder) == dict.fromkeys(FILES, b"1")
     assert half == (len(FILES) + 1 if links else 2 * len(FILES) + 1)
-
-
-def save_again_and_again(folder: Path) -> None:
-    number = 0
-    while True:
-        write(folder, str(number := number + 1), *FILES)
 
 
 @pytest.mark.slow
@@ -356,14 +369,14 @@ def test_thirty_kills_leave_whole_folders(tmp_path):
     dice = random.Random(0)
     for k in range(30):
         folder = tmp_path / str(k % 3)
-        process = get_context("fork").Process(target=save_again_and_again, args=(folder,))
-        process.start()
-        time.sleep(dice.uniform(0, 0.1))
+        process = victim(folder, 0)
+        time.sleep(dice.uniform(0, 0.3))
         process.kill()
-        process.join()
+        process.wait()
         if folder.exists():
             finish_saving(folder)
             assert len({(folder / name).read_text() for name in FILES}) == 1
+    assert folder.exists()
 
 
 @pytest.mark.parametrize("journal", [
