@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
@@ -166,7 +167,8 @@ class Tokenizer:
     def decode(self, ids: list[int] | Tensor) -> str:
         """One row of ids → text, without start, end and padding. Case and white space are not restored."""
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
-        if unknown := [i for i in ids if type(i) is not int or i not in self.token_of_id]:  # 5.0 == 5, and True == 1
+        whole = [isinstance(i, Integral) and not isinstance(i, bool) for i in ids]  # 5.0 == 5, and True == 1
+        if unknown := [i for i, is_whole in zip(ids, whole) if not is_whole or i not in self.token_of_id]:
             raise ValueError(f"ids must be one row of whole numbers from 0 to {self.vocab_size - 1}; it contains "
                              f"{unknown[0]!r}")
         tokens = [self.token_of_id[i] for i in ids if i not in (self.start_id, self.end_id, self.pad_id)]

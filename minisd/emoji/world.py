@@ -8,8 +8,8 @@ see exactly the same samples.
 """
 
 import difflib
+import operator
 from collections.abc import Iterable
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -162,9 +162,13 @@ class EmojiData:
 
 def check_counting(name: str, value: int) -> int:
     """The value, if it is a whole number from 0; else an error."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+    try:
+        whole = -1 if isinstance(value, bool) else operator.index(value)  # of a tensor, too
+    except TypeError:
+        whole = -1
+    if whole < 0:
         raise ValueError(f"{name}: {value!r}; it must be a whole number from 0")
-    return int(value)
+    return whole
 
 
 def hidden(sprites: np.ndarray) -> np.ndarray:
