@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from minisd.training import command
 WORDS = "Żółć, яблоко, 8×8"
 
 
-def stream(encoding: str = "ascii", **options) -> io.TextIOWrapper:
+def console_with(encoding: str = "ascii", **options) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n", **options)
 
 
@@ -26,37 +27,31 @@ def printed(to: io.TextIOWrapper) -> str:
     return to.buffer.getvalue().decode(to.encoding)
 
 
-class Broken(io.RawIOBase):
-    """A pipe that nobody reads."""
+class ClosedPipe:
+    """A stream that nobody reads."""
 
-    def writable(self):
-        return True
+    encoding = "utf-8"
 
-    def write(self, data):
+    def isatty(self):
+        return False
+
+    def write(self, text):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def flush(self):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-BROKEN = {
-    "pipe": lambda: io.TextIOWrapper(io.BufferedWriter(Broken()), write_through=True),
-    "buffered pipe": lambda: io.TextIOWrapper(io.BufferedWriter(Broken())),
-    "none": lambda: None}
-
-
-@pytest.fixture(params=BROKEN)
-def broken(request, monkeypatch):
-    """Both output streams are closed pipes, or missing."""
-    streams = {name: BROKEN[request.param]() for name in ("stdout", "stderr")}
-    for name, one in streams.items():
-        monkeypatch.setattr(sys, name, one)
-    yield
-    for one in streams.values():
-        if one is not None:
-            one.detach().detach()  # or else it would complain of the pipe when it is collected
+@contextmanager
+def nobody_listens(stream: ClosedPipe | None):
+    """(No fixture: pytest sets both streams anew between a fixture and its test.)"""
+    with redirect_stdout(stream), redirect_stderr(stream):
+        yield
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
 def test_three_pictures_whose_names_cannot_be_printed(tiny, tmp_path, monkeypatch, encoding):
-    monkeypatch.setattr(sys, "stdout", out := stream(encoding))
+    monkeypatch.setattr(sys, "stdout", out := console_with(encoding))
     assert cli.main(["generate", "яблоко", "--model", str(tiny["sd1"]), "--steps", "1", "--num", "3", "--seed", "0",
                      "--device", "cpu", "--out", str(tmp_path)]) == 0
     files = [tmp_path / f"яблоко-{k}.png" for k in range(3)]
@@ -66,15 +61,17 @@ def test_three_pictures_whose_names_cannot_be_printed(tiny, tmp_path, monkeypatc
 
 
 def test_info_where_there_is_no_multiplication_sign(tiny, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", out := stream())
+    monkeypatch.setattr(sys, "stdout", out := console_with())
     assert cli.main(["info", str(tiny["sd1"])]) == 0
     assert r"pictures 64\xd764" in printed(out)
     assert "MB in float32" in printed(out)
 
 
-def test_pictures_are_written_though_nobody_listens(tiny, tmp_path, broken):
-    assert cli.main(["generate", "x", "--model", str(tiny["sd1"]), "--steps", "1", "--num", "2", "--seed", "0",
-                     "--device", "cpu", "--out", str(tmp_path)]) == 0  # with a progress bar
+@pytest.mark.parametrize("stream", [ClosedPipe(), None])
+def test_pictures_are_written_though_nobody_listens(tiny, tmp_path, stream):
+    with nobody_listens(stream):
+        assert cli.main(["generate", "x", "--model", str(tiny["sd1"]), "--steps", "1", "--num", "2", "--seed", "0",
+                         "--device", "cpu", "--out", str(tmp_path)]) == 0  # with a progress bar
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
@@ -93,8 +90,8 @@ COMMANDS = {"generate": ["x"], "img2img": ["x", "y"], "inpaint": ["x", "y", "z"]
 def test_every_command_prints_what_can_be_printed(monkeypatch, name):
     escaped = WORDS.encode("ascii", "backslashreplace").decode()
     monkeypatch.setattr(cli, {"train": "train_network"}.get(name, name), say)
-    monkeypatch.setattr(sys, "stdout", out := stream())
-    monkeypatch.setattr(sys, "stderr", err := stream())
+    monkeypatch.setattr(sys, "stdout", out := console_with())
+    monkeypatch.setattr(sys, "stderr", err := console_with())
     assert cli.main([name, *COMMANDS[name]]) == 2
     assert (printed(out), printed(err)) == (f"{escaped}\n", f"{escaped}\nminisd: {escaped}\n")
     assert sys.stdout is out
@@ -104,20 +101,21 @@ def test_training_by_itself(monkeypatch):
     escaped = WORDS.encode("ascii", "backslashreplace").decode()
     monkeypatch.setattr(command, "run", say)
     monkeypatch.setattr(sys, "argv", ["training", "vae", "--steps", "1"])
-    monkeypatch.setattr(sys, "stdout", out := stream())
-    monkeypatch.setattr(sys, "stderr", err := stream())
+    monkeypatch.setattr(sys, "stdout", out := console_with())
+    monkeypatch.setattr(sys, "stderr", err := console_with())
     with pytest.raises(SystemExit) as stopped:
         command.main()
     assert stopped.value.code == 2
     assert (printed(out), printed(err)) == (f"{escaped}\n", f"{escaped}\npython -m minisd.training: {escaped}\n")
 
 
-def test_training_goes_on_though_nobody_listens(tmp_path, broken, monkeypatch):
+@pytest.mark.parametrize("stream", [ClosedPipe(), None])
+def test_training_goes_on_though_nobody_listens(tmp_path, monkeypatch, stream):
     from minisd.training.loop import train
     from tests.toy import Toy, settings
 
     monkeypatch.setattr("minisd.training.loop.LINE_EVERY", 1)
-    with console.forgiving_console():
+    with nobody_listens(stream), console.forgiving_console():
         train(Toy(), settings(steps=2), tmp_path)
     assert (tmp_path / "weight.pt").exists()
 
@@ -138,7 +136,7 @@ def test_python_does_not_complain_at_its_end(redirection):
 
 
 def test_a_stream_stays_what_it_was(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", stream("utf-8"))
+    monkeypatch.setattr(sys, "stdout", console_with("utf-8"))
     with console.forgiving_console():
         assert (sys.stdout.encoding, sys.stdout.isatty()) == ("utf-8", False)
         print("\udcff", WORDS)  # a byte of a file's name that is not UTF-8
