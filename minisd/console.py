@@ -36,7 +36,8 @@ class ForgivingStream:
     def give_up(self) -> None:
         """Drop what is still to come, and what waits in the buffer: Python would fail at its end, too."""
         stream, self.stream = self.stream, None
-        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        # not every stream has a file: there is no pipe then, either
+        with suppress(AttributeError, OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())  # type: ignore[union-attr]
 
     def isatty(self) -> bool:
