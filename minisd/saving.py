@@ -5,16 +5,16 @@ that is there already may be a mount point, or where a process stands; it may ha
 other people. So it stays, and its files are replaced one by one:
 
 1. The new files are written into `.saving-…`, a hidden folder inside it.
-2. Each moves beside the file that it will replace, as `.NAME-….new`.
+2. Each moves beside the file that it will replace, as `.NAME-….new`, and onto the disk.
 3. A journal, `.minisd-saving.json`, lists them.
 4. Each takes its place by a rename; the old one is kept as `.NAME-….old` until all have.
-5. The old files and the journal are deleted.
+5. The journal and the old files are deleted.
 
-An error or Ctrl-C undoes all of it. A process that is killed undoes nothing. Killed in 1 to 3, it leaves the old files
-as they were (and hidden ones, which may be deleted). Killed in 4, which takes a millisecond, it leaves some files new
-and some old, but the journal with them: minisd then refuses to load the folder until `finish_saving` or the next save
-has finished the step. Other programs do not know the journal. A power cut may cost more: nothing is forced onto the
-disk. Two processes that save different models into one folder at the same moment may mix them.
+An error or Ctrl-C undoes all of it. A process that is killed undoes nothing. Killed in 1 to 3, it leaves the old files,
+and in 5 the new ones, with hidden files beside them, which may be deleted. Killed in 4, which takes about a millisecond,
+it leaves some files new and some old, but the journal with them: minisd then refuses to load the folder until
+`finish_saving` or the next save has finished the step. Other programs do not know the journal. Two processes that save
+different models into one folder at the same moment may mix them.
 """
 
 import errno
@@ -184,6 +184,8 @@ class Exchange:
                 if place.is_dir():
                     raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(place))
                 shutil.move(stage / name, new)  # a copy, if a part of the folder is on another disk
+                with new.open("rb+") as file:  # else the rename over an old file would wait for the disk
+                    os.fsync(file.fileno())
                 if place.exists():
                     keep_access(place, new)
             journal = {"token": self.token, "write": self.write, "remove": self.remove}
@@ -221,12 +223,12 @@ class Exchange:
                 place.unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Step 5. The journal goes last."""
+        """Step 5. The journal goes first: from here on, all files belong together."""
+        (self.folder / JOURNAL).unlink(missing_ok=True)
         for name in [*self.remove, *self.write]:
             for path in self.paths(name)[1:]:
                 with suppress(OSError):  # it is hidden, and does no harm
                     path.unlink()
-        (self.folder / JOURNAL).unlink(missing_ok=True)
 
 
 def set_aside(place: Path, old: Path) -> None:
