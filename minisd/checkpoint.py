@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from minisd import outdated, schedulers, single_file
-from minisd.files import assets_folder, atomic_folder, read_json
+from minisd.files import assets_folder, read_json
 from minisd.prediction import prediction_and_size
+from minisd.saving import atomic_folder
 from minisd.schedulers.base import Scheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer

@@ -13,9 +13,11 @@ import torch
 from PIL import Image, ImageOps
 
 from minisd import StableDiffusion
-from minisd.files import assets_folder, check_folder
+from minisd.console import forgiving_console
+from minisd.files import assets_folder
 from minisd.images import check_depth, check_size
 from minisd.pipeline import Images
+from minisd.saving import atomic_file, check_folder
 from minisd.schedulers import FIELDS, SAMPLERS
 
 SIDE_HELP = "in pixels; default: the model's own size"
@@ -23,7 +25,11 @@ SIDE_HELP = "in pixels; default: the model's own size"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Errors are one line on stderr, and exit status 2."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with forgiving_console():
+        return run_command(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def run_command(arguments: list[str]) -> int:
     options = make_parser(training="train" in arguments[:1]).parse_args(arguments)
     try:
         with warnings.catch_warnings():
@@ -140,7 +146,8 @@ def evaluate(options: Namespace) -> None:
 
     if options.count < 2:
         raise ValueError(f"--count is {options.count}; it must be at least 2, or there is no Fréchet distance")
-    check_folder(Path(options.out))
+    out = Path(options.out).expanduser()
+    check_folder(out)
     classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
     sd = StableDiffusion.from_pretrained(options.model, device="cpu")
     if (side := sd.unet.config.sample_size * sd.vae.downscale) != 64:
@@ -152,7 +159,7 @@ def evaluate(options: Namespace) -> None:
         clip = CLIP.from_pretrained(assets_folder() / "clip", sd.text_encoder)
         new, heldout = (evaluation.retrieval(clip, sd.tokenizer, data, split) for split in ("train", "heldout"))
         remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
-    evaluation.write_report(rows, options.out, remark)
+    evaluation.write_report(rows, out, remark)
     print(evaluation.table(rows) + remark + f"Also in {options.out}.")
 
 
@@ -253,6 +260,7 @@ def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffus
     for k, (file, image) in enumerate(zip(files, images, strict=True)):
         notes = PngInfo()
         for name, value in (settings | {"seed": options.seed + k}).items():
-            notes.add_itxt(name, str(value))
-        image.save(file, pnginfo=notes)
+            notes.add_itxt(name, str(value).encode("utf-8", "backslashreplace").decode())  # a path may hold any bytes
+        with atomic_file(file) as new:
+            image.save(new, pnginfo=notes)
         print(f"{file}  (seed {options.seed + k})")

@@ -5,17 +5,19 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 
 def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8) -> Tensor:
     """RGB images of one size, or a tensor (B, 3, H, W) in [-1, 1] → tensor (B, 3, H, W) in [-1, 1].
 
+    Photographs are turned as their EXIF data say.
+
     Raises:
         TypeError: neither Pillow images nor a tensor.
-        ValueError: a mode other than RGB, different sizes, a side not divisible by `multiple`, or values outside
-            [-1, 1].
+        ValueError: a mode other than RGB, a closed or truncated picture, different sizes, a side not divisible by
+            `multiple`, or values outside [-1, 1].
     """
     if not isinstance(image, Tensor):
         images = image if isinstance(image, list) else [image]
@@ -27,6 +29,8 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
             check_depth(one.mode, "image")
             if one.mode != "RGB":
                 raise ValueError(f"image has mode {one.mode}; convert it first: image.convert('RGB')")
+        images = [upright(one, "image") for one in images]
+        for one in images:
             if one.size != images[0].size:
                 raise ValueError(f"image: the images have different sizes, {images[0].size} and {one.size}")
         pixels = torch.from_numpy(np.stack([np.asarray(one) for one in images]))  # (B, H, W, 3), 0 to 255
@@ -44,6 +48,8 @@ def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: i
 def mask_to_tensor(mask: Image.Image | Tensor, size: Sequence[int]) -> Tensor:
     """A greyscale mask → tensor (1 or B, 1, H, W) of zeros (keep) and ones (repaint: 50 % grey or lighter).
 
+    A picture is turned as its EXIF data say.
+
     Raises:
         TypeError, ValueError: not a greyscale picture, or not of the image's `size` (H, W).
     """
@@ -51,7 +57,7 @@ def mask_to_tensor(mask: Image.Image | Tensor, size: Sequence[int]) -> Tensor:
         check_depth(mask.mode, "mask")
         if mask.mode not in ("L", "1"):
             raise ValueError(f"mask has mode {mask.mode}; it must be greyscale, white to repaint: mask.convert('L')")
-        mask = torch.from_numpy(np.asarray(mask.convert("L")).copy())[None, None].float() / 255
+        mask = torch.from_numpy(np.array(upright(mask, "mask").convert("L")))[None, None].float() / 255
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a Pillow image or a tensor, not {type(mask).__name__}")
     if mask.ndim != 4 or mask.shape[1] != 1 or not mask.numel():
@@ -68,6 +74,20 @@ def tensor_to_images(pixels: Tensor) -> list[Image.Image]:
     """Pixels (B, 3, H, W) in [0, 1] → B Pillow images."""
     array = (pixels.float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(one) for one in array]
+
+
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """A picture whose pixels can be read, turned as its EXIF data say: as it looks, which is as the camera was held.
+
+    Raises:
+        ValueError: a closed or a truncated one.
+    """
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow raises half a dozen types
+        reason = str(error) or "it was closed"
+        raise ValueError(f"{name} cannot be read ({reason}); open it again and do not close it before it is used, "
+                         "or fetch its file again") from None
 
 
 def check_depth(mode: str, name: str) -> None:

@@ -5,7 +5,10 @@ from torch import Tensor
 
 
 def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
-    """The share of rows of scores (B, classes) in which the right label is among the k highest."""
+    """The share of rows of scores (B, classes) in which the right label, (B,), is among the k highest."""
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"scores have shape {tuple(scores.shape)}, labels {tuple(labels.shape)}, and k={k}; they must "
+                         "be (B, classes), (B,), and from 1 to the number of classes")
     return float((scores.topk(k, dim=1).indices == labels[:, None].to(scores.device)).any(dim=1).float().mean())
 
 
@@ -31,6 +34,13 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
 
 
 def psnr(images: Tensor, again: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in [-1, 1], (B, 3, H, W), averaged over the pictures."""
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1], (B, 3, H, W), averaged over the pictures.
+
+    Raises:
+        ValueError: other shapes, or different ones.
+    """
+    if images.ndim != 4 or images.shape != again.shape:
+        raise ValueError(f"pictures have shapes {tuple(images.shape)} and {tuple(again.shape)}; both must be the same "
+                         "(B, 3, H, W)")
     squared = (images - again).square().mean(dim=(1, 2, 3)) / 4  # pixels span 2, so the peak's square is 4
     return float((-10 * squared.log10()).mean())

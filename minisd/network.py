@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from minisd.files import atomic_folder, read_json
+from minisd.files import read_json
+from minisd.saving import atomic_folder
 from minisd.weights import load_weights, save_weights
 
 # Fields of published config files that say who wrote the file, not what the network is.

@@ -16,7 +16,7 @@ def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.de
             same picture on every device) and moved to `device`.
 
     Raises:
-        TypeError: neither a generator nor a list.
+        TypeError: neither a generator nor a list of them.
         ValueError: the list's length is not shape[0].
     """
     if isinstance(generator, tuple) or not isinstance(generator, (torch.Generator, list, type(None))):
@@ -25,6 +25,9 @@ def randn(shape: tuple[int, ...], generator: Generators = None, device: torch.de
         if len(generator) != shape[0]:
             raise ValueError(f"generator: a list of {len(generator)} for a batch of {shape[0]}; "
                              "give one generator, or one for each image")
+        for k, one in enumerate(generator):
+            if not isinstance(one, torch.Generator):
+                raise TypeError(f"generator[{k}] is a {type(one).__name__}; it must be a torch.Generator")
         return torch.cat([randn((1, *shape[1:]), g, device, dtype) for g in generator])
     source = generator.device if generator is not None else device
     return torch.randn(shape, generator=generator, device=source, dtype=dtype).to(device)

@@ -142,8 +142,13 @@ class TextEncoder(Network):
         """Token ids (B, N), N up to 77 → (B, N, hidden_size), after the final layer norm.
 
         Raises:
+            TypeError: token ids that are not whole numbers.
             ValueError: token ids of the wrong shape or outside the vocabulary.
         """
+        if not isinstance(token_ids, Tensor) or token_ids.dtype not in (torch.int64, torch.int32):
+            given = token_ids.dtype if isinstance(token_ids, Tensor) else type(token_ids).__name__
+            raise TypeError(f"TextEncoder: token ids are {given}; they must be a tensor of whole numbers, as the "
+                            "tokenizer gives them")
         if token_ids.ndim != 2 or token_ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(f"TextEncoder: token ids have shape {tuple(token_ids.shape)}; "
                              f"they must be (B, at most {self.config.max_position_embeddings})")

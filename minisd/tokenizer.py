@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +21,8 @@ from minisd.bpe import END, END_OF_WORD, START, clip_vocabulary, learn_merges, m
 from minisd.bpe import byte_symbols as byte_symbols
 from minisd.bpe import merge as merge
 from minisd.cautions import warn
-from minisd.files import atomic_folder, read_json
+from minisd.files import read_json
+from minisd.saving import atomic_folder
 
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.
 # START and END come first: in lower case, "<|ENDOFTEXT|>!" looks like an end token, and is split from the "!".
@@ -163,8 +165,10 @@ class Tokenizer:
     def decode(self, ids: list[int] | Tensor) -> str:
         """One row of ids → text, without start, end and padding. Case and white space are not restored."""
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
-        if unknown := [i for i in ids if isinstance(i, list) or i not in self.token_of_id]:
-            raise ValueError(f"ids must be one row of numbers below {self.vocab_size}; it contains {unknown[0]}")
+        whole = [isinstance(i, Integral) and not isinstance(i, bool) for i in ids]  # 5.0 == 5, and True == 1
+        if unknown := [i for i, is_whole in zip(ids, whole) if not is_whole or i not in self.token_of_id]:
+            raise ValueError(f"ids must be one row of whole numbers from 0 to {self.vocab_size - 1}; it contains "
+                             f"{unknown[0]!r}")
         data = b"".join(to_bytes(self.token_of_id[i]) for i in ids if i not in self.special_ids)
         return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ").strip()
 
@@ -233,7 +237,6 @@ class Tokenizer:
             (new / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             (new / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
             (new / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-        (Path(folder) / "tokenizer.json").unlink(missing_ok=True)  # an older one, which transformers would prefer
 
 
 def check_texts(name: str, texts: list[str]) -> list[str]:

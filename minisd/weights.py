@@ -1,5 +1,8 @@
 """Weight files: safetensors, whole or in shards."""
 
+import errno
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -8,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minisd.files import read_json
+from minisd.saving import check_whole
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -21,6 +25,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def load_weights(folder: str | Path, name: str, variant: str | None = None) -> dict[str, Tensor]:
     """The tensors of `name.safetensors` in a folder, or of its shards; with a variant, of `name.fp16.safetensors`."""
     folder = Path(folder)
+    check_whole(folder)
     stem = f"{name}.{variant}" if variant else name
     single = folder / f"{stem}.safetensors"
     if single.is_file():
@@ -53,12 +58,36 @@ def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]
 
 def save_weights(folder: Path, name: str, weights: dict[str, Tensor], dtype: torch.dtype | None = None,
                  variant: str | None = None) -> None:
-    """Write one safetensors file; `dtype` converts (torch.float16 halves an fp32 file)."""
+    """Write one safetensors file.
+
+    Args:
+        dtype: convert the weights to it (torch.float16 halves an fp32 file); None keeps theirs.
+        variant: "fp16" writes `name.fp16.safetensors`.
+
+    Raises:
+        TypeError, ValueError: a dtype that is none, or in which networks do not compute; a variant that is no word;
+            a weight too large for the dtype.
+        OSError: a full disk, for instance.
+    """
     if not isinstance(dtype, (torch.dtype, type(None))):
         raise TypeError(f"dtype={dtype!r}; it must be a torch dtype such as torch.float16")
-    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in weights.items()}
+    if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"dtype={dtype}; weights are floating point numbers: it must be torch.float32, "
+                         "torch.bfloat16, torch.float16 or torch.float64")
+    if variant is not None and not re.fullmatch(r"\w+", variant):
+        raise ValueError(f"variant={variant!r}; it must be a word such as 'fp16', which becomes part of a file's name")
+    converted = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in weights.items()}
+    for key, tensor in weights.items():
+        if tensor.dtype != converted[key].dtype and converted[key].isinf().any() and not tensor.isinf().any():
+            raise ValueError(f"dtype={dtype}: {key} has values up to {tensor.abs().max():.3g}, which are infinite in "
+                             "it; use torch.bfloat16")
     path = folder / (f"{name}.{variant}.safetensors" if variant else f"{name}.safetensors")
+    path.touch()
+    mode = path.stat().st_mode  # what a new file here may; safetensors lets nobody but its owner read
     try:
-        save_file(weights, path, metadata={"format": "pt"})
+        save_file(converted, path, metadata={"format": "pt"})
     except SafetensorError as error:  # for instance a full disk
-        raise OSError(f"{path.name} could not be written into {folder.parent} ({error})") from None
+        number = re.search(r"os error (\d+)", str(error))
+        reason = (int(number[1]), os.strerror(int(number[1]))) if number else (errno.EIO, str(error))
+        raise OSError(*reason, str(path)) from None
+    path.chmod(mode)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisd.files import atomic_folder
+from minisd.saving import atomic_folder
 from minisd.text_encoder import TextEncoder
 from minisd.weights import load_weights, save_weights
 

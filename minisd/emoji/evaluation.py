@@ -17,6 +17,7 @@ from minisd.emoji.classifier import Classifier
 from minisd.emoji.clip import CLIP
 from minisd.emoji.data import EmojiData, Scene, background_of
 from minisd.metrics import frechet_distance, psnr, top_k_accuracy
+from minisd.saving import atomic_file
 from minisd.schedulers import SAMPLERS
 from minisd.tokenizer import Tokenizer
 
@@ -149,13 +150,15 @@ def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None
     """Write metrics.csv, metrics.md (the table for people to read, with the remark below it) and metrics.png."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(folder / "metrics.csv") as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({key: f"{value:.4f}" if isinstance(value, float) and key not in ("value",) else value
                           for key, value in row.items()} for row in rows)
-    (folder / "metrics.md").write_text(table(rows) + remark, encoding="utf-8")
-    draw_report(rows, folder / "metrics.png")
+    with atomic_file(folder / "metrics.md") as new:
+        new.write_text(table(rows) + remark, encoding="utf-8")
+    with atomic_file(folder / "metrics.png") as new:
+        draw_report(rows, new)
 
 
 def table(rows: list[dict]) -> str:

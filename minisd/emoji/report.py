@@ -19,6 +19,7 @@ from minisd.emoji import figures, likeness, prompts
 from minisd.emoji.figures import Bench, Figure
 from minisd.emoji.scene import Scene, ground_words
 from minisd.images import tensor_to_images
+from minisd.saving import atomic_file
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
@@ -77,7 +78,8 @@ def write_table(folder: Path, found: list[Figure], count: int) -> None:
     write_csv(folder / "figures.csv", [asdict(figure) for figure in found])
     remark = (f"\n{count} prompts per figure, half of them with combinations that were held out of training. \"Real\" "
               "is the same figure for real pictures: the best that the judge's own errors allow.\n")
-    (folder / "figures.md").write_text(table(found) + remark, encoding="utf-8")
+    with atomic_file(folder / "figures.md") as new:
+        new.write_text(table(found) + remark, encoding="utf-8")
 
 
 def table(found: list[Figure]) -> str:
@@ -101,7 +103,7 @@ def in_words(value: float | None, unit: str) -> str:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()}
@@ -147,7 +149,8 @@ def draw_settings(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("right thing, per cent")
     axes[0].legend(loc="lower right")
-    drawing.savefig(path, dpi=150)
+    with atomic_file(path) as new:
+        drawing.savefig(new, dpi=150)
 
 
 # --- to be judged by eye --------------------------------------------------------------------------------------
@@ -165,7 +168,8 @@ def blind_sheet(bench: Bench, folder: Path, count: int = BLIND_COUNT) -> None:
         left, top = i % COLUMNS * (CELL + 8) + 4, i // COLUMNS * (CELL + LABEL + 8) + 4
         pen.text((left, top), str(i + 1), fill="black", font_size=LABEL - 4)
         sheet.paste(picture, (left, top + LABEL))
-    sheet.save(folder / "blind.png")
+    with atomic_file(folder / "blind.png") as new:
+        sheet.save(new)
     write_csv(folder / "blind-key.csv", [key(i + 1, scene, bench) for i, scene in enumerate(scenes)])
 
 

@@ -8,6 +8,7 @@ see exactly the same samples.
 """
 
 import difflib
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -146,14 +147,28 @@ class EmojiData:
               resolution: int | None = None) -> tuple[Tensor, list[str], list[Scene]]:
         """Samples by number: pictures (B, 3, R, R) in [-1, 1], captions, scenes.
 
-        Sample i of a seed and split is the same whatever batch it is in.
+        Sample i of a seed and split is the same whatever batch it is in. Raises a ValueError for indices or a seed that
+        are not whole numbers from 0.
         """
         stream = SPLITS.index(check("split", split, SPLITS))
-        scenes = [self.scene(np.random.default_rng((seed, stream, int(i))), split) for i in indices]
+        check_counting("seed", seed)
+        scenes = [self.scene(np.random.default_rng((seed, stream, check_counting("indices", i))), split)
+                  for i in indices]
         if not scenes:
             raise ValueError("indices: empty; give the numbers of one sample or more")
         pictures = torch.stack([self.draw(scene, resolution) for scene in scenes])
         return pictures, [self.caption(scene) for scene in scenes], scenes
+
+
+def check_counting(name: str, value: int) -> int:
+    """The value, if it is a whole number from 0; else an error."""
+    try:
+        whole = -1 if isinstance(value, bool) else operator.index(value)  # of a tensor, too
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise ValueError(f"{name}: {value!r}; it must be a whole number from 0")
+    return whole
 
 
 def hidden(sprites: np.ndarray) -> np.ndarray:
@@ -174,7 +189,7 @@ def tokenizer_corpus(seed: int = 0, count: int = 20_000) -> list[str]:
 
     So every model of the course shares one tokenizer, whatever its subset.
     """
-    core, rng = EmojiData("core"), np.random.default_rng(seed)
+    core, rng = EmojiData("core"), np.random.default_rng(check_counting("seed", seed))
     names = read_captions(assets_folder() / "emoji" / "captions.json")
     articles = {c.name: c.article for c in names}
     plain = [words.caption(Scene(c.name, style, says_background=False), articles) for c in names for style in STYLES]

@@ -184,8 +184,9 @@ class Scheduler(ABC):
 
     def set_begin_index(self, begin_index: int) -> None:
         """Begin a new run at `timesteps[begin_index]`, as image-to-image does, even if the last one never ended."""
-        if not 0 <= begin_index < len(self._times):
-            raise ValueError(f"begin_index={begin_index!r}; it must be from 0 to {len(self._times) - 1}")
+        whole = isinstance(begin_index, Integral) and not isinstance(begin_index, bool)
+        if not whole or not 0 <= begin_index < len(self._times):
+            raise ValueError(f"begin_index={begin_index!r}; it must be a whole number from 0 to {len(self._times) - 1}")
         self.begin_index, self.step_index = begin_index, None
         self._forget()
 
@@ -256,6 +257,7 @@ class Scheduler(ABC):
 
         Raises:
             FileNotFoundError: the folder has no scheduler_config.json.
+            TypeError: neither a dict nor a folder.
             ValueError: a field that no sampler has, or an unsupported value.
         """
         given = given_fields(config) | changes

@@ -6,7 +6,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from minisd.files import atomic_folder, read_json
+from minisd.files import read_json
+from minisd.saving import atomic_folder
 
 # The fields of minisd's samplers in a published scheduler_config.json, and their supported values (None: not a fixed
 # list, or of no effect while another field is off).
@@ -94,6 +95,8 @@ def given_fields(config: dict | str | Path) -> dict:
         ValueError: `predict_epsilon: false`, which until 2022 said that the network predicts x0 (now
             prediction_type "sample"), beside a prediction_type that says otherwise.
     """
+    if not isinstance(config, (dict, str, Path)):
+        raise TypeError(f"config is {config!r}; it must be a dict, or a folder that holds scheduler_config.json")
     if not isinstance(config, dict):
         config = read_json(Path(config) / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from minisd.console import forgiving_console
 from minisd.emoji import EmojiData as FirstEdition
 from minisd.emoji.world import EmojiData
 from minisd.training import classifier, clip, inpaint, judge, loop, unet, vae
@@ -94,10 +95,11 @@ def run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m minisd.training", description=__doc__)
     add_arguments(parser)
-    arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    except KeyboardInterrupt:  # the second one: the loop answers the first by saving
-        parser.exit(130, f"{parser.prog}: stopped without saving\n")
+    with forgiving_console():
+        arguments = parser.parse_args()
+        try:
+            run(arguments)
+        except (ValueError, OSError, FloatingPointError) as error:
+            parser.exit(2, f"{parser.prog}: {error}\n")
+        except KeyboardInterrupt:  # the second one: the loop answers the first by saving
+            parser.exit(130, f"{parser.prog}: stopped without saving\n")

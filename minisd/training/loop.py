@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from minisd.checkpoint import fast_dtype
-from minisd.files import check_folder
+from minisd.saving import atomic_file, check_folder
 from minisd.training.muon import Muon
 from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
 from minisd.training.task import Task
@@ -122,7 +122,7 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
         OSError: the state cannot be written (for instance, the disk is full); the previous one is kept.
         FloatingPointError: the loss is not finite; the last saved state is kept.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -235,7 +235,8 @@ class Run:
     def show(self) -> None:
         """Draw the progress picture and measure the score, both with the averaged weights."""
         with evaluating(self.average), self.autocast():
-            self.average.picture().save(self.out / f"picture-{self.step:07d}.png")
+            with atomic_file(self.out / f"picture-{self.step:07d}.png") as new:
+                self.average.picture().save(new)
             if score := self.average.score():
                 log_score(self.out / "scores.csv", self.step, self.step * self.settings.batch_size, *score)
 

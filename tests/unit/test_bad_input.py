@@ -332,6 +332,7 @@ SHARED = [
     ({"seed": 1.0}, ValueError, "seed=1.0; it must be"),
     ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed and generator were both given"),
     ({"generator": 7}, TypeError, "generator is a int; it must be a torch.Generator or a list of them"),
+    ({"generator": [None]}, TypeError, r"generator\[0\] is a NoneType; it must be a torch.Generator"),
     ({"generator": [torch.Generator()] * 2}, ValueError, "generator: a list of 2 for a batch of 1; give one"),
     ({"latents": torch.zeros(1, 4, 8, 9)}, ValueError, r"latents have shape \(1, 4, 8, 9\); .* must be \(1, 4, 8, 8\)"),
     ({"latents": torch.zeros(2, 4, 8, 8)}, ValueError, r"latents have shape \(2, 4, 8, 8\)"),
@@ -424,6 +425,11 @@ def test_shapes_that_networks_refuse(sd):
         sd.text_encoder(torch.zeros(1, 78, dtype=torch.long))
     with pytest.raises(ValueError, match="TextEncoder: token ids from 99999 to 99999; they must be from 0 to"):
         sd.text_encoder(torch.full((1, 77), 99999))
+    with pytest.raises(ValueError, match="TextEncoder: token ids from -1 to 3; they must be from 0 to"):
+        sd.text_encoder(torch.tensor([[-1, 3]]))
+    for bad, what in ((torch.ones(1, 77), "torch.float32"), (torch.ones(1, 77).bool(), "torch.bool"), ([[1]], "list")):
+        with pytest.raises(TypeError, match=f"token ids are {what}; they must be a tensor of whole numbers"):
+            sd.text_encoder(bad)
 
 
 @pytest.mark.parametrize(("network", "config", "message"), [

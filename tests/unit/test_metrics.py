@@ -26,6 +26,9 @@ def test_top_k_counts_what_is_among_the_highest():
     assert metrics.top_k_accuracy(scores, labels) == 0.5
     assert metrics.top_k_accuracy(scores, labels, 2) == 0.75
     assert metrics.top_k_accuracy(scores, labels, 3) == 1.0
+    for bad, k in ((labels, 4), (labels, 0), (labels[:, None], 1), (labels[:1], 1)):
+        with pytest.raises(ValueError, match=r"they must be \(B, classes\), \(B,\), and from 1 to"):
+            metrics.top_k_accuracy(scores, bad, k)
 
 
 def test_frechet_distance_of_gaussians_is_the_formula():
@@ -62,6 +65,12 @@ def test_psnr_is_that_of_known_noise():
     images = torch.zeros(2, 3, 8, 8)
     assert metrics.psnr(images, images + 0.2) == pytest.approx(20)  # a tenth of the span: 20 dB
     assert metrics.psnr(images, images + 0.02) == pytest.approx(40)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3, 8, 8), (1, 3, 8, 8)), ((2, 3, 8, 8), (3, 8, 8)), ((3, 8, 8), (3, 8, 8))])
+def test_psnr_refuses_pictures_of_different_shapes(shapes):
+    with pytest.raises(ValueError, match=r"pictures have shapes .*; both must be the same \(B, 3, H, W\)"):
+        metrics.psnr(*(torch.zeros(shape) for shape in shapes))
 
 
 def test_nearest_drawing_finds_what_was_planted(data):

@@ -614,8 +614,12 @@ def test_bad_calls(cls):
         scheduler.step(x, 998.5, x)
     with pytest.raises(ValueError, match=r"model_output has shape \(2, 8, 4, 4\)"):
         scheduler.step(torch.zeros(2, 8, 4, 4), scheduler.timesteps[0], x)
-    with pytest.raises(ValueError, match="begin_index=99"):
-        scheduler.set_begin_index(99)
+    for bad in (99, -1, 1.5, 1.0, True, None):
+        with pytest.raises(ValueError, match=f"begin_index={bad}; it must be a whole number from 0 to"):
+            scheduler.set_begin_index(bad)
+    for bad in (5, None, ["a"]):
+        with pytest.raises(TypeError, match=r"config is .*; it must be a dict, or a folder that holds scheduler_"):
+            type(scheduler).from_config(bad)
     with pytest.raises(ValueError, match=r"noise has shape \(1, 4, 4, 4\)"):
         scheduler.add_noise(x, x[:1], scheduler.timesteps[0])
     with pytest.raises(ValueError, match="3 times for a batch of 2"):

@@ -84,8 +84,9 @@ def test_truncation_warns_with_the_cut_text(clip):
 def test_decode(clip):
     assert clip.decode(clip("A photo,  of a CAT")[0]) == "a photo , of a cat"
     assert clip.decode([clip.vocab["Ð"]]) == "\N{REPLACEMENT CHARACTER}"  # half of a character
-    with pytest.raises(ValueError, match="below 49408; it contains 49408"):
-        clip.decode([49408])
+    for bad in (49408, -1, 5.0, True):
+        with pytest.raises(ValueError, match=f"whole numbers from 0 to 49407; it contains {bad}"):
+            clip.decode([320, bad])
     with pytest.raises(ValueError, match="one row"):
         clip.decode(clip("a cat"))
 

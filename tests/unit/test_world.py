@@ -613,6 +613,14 @@ def test_other_arguments_are_checked(data, full):
         data.scene(np.random.default_rng(0), "test")
     with pytest.raises(ValueError, match="indices: empty"):
         data.batch([], seed=0)
+    for bad in (-1, 1.5, 1.0, True, "1"):
+        with pytest.raises(ValueError, match=f"indices: {bad!r}; it must be a whole number from 0"):
+            data.batch([0, bad], seed=0)
+        with pytest.raises(ValueError, match=f"seed: {bad!r}; it must be a whole number from 0"):
+            data.batch([0], seed=bad)
+        with pytest.raises(ValueError, match="seed: "):
+            tokenizer_corpus(seed=bad)
+    assert data.batch(np.array([3]), seed=np.int64(5))[1] == data.batch([3], seed=5)[1]
 
 
 @pytest.fixture
