@@ -1,21 +1,23 @@
-"""What a release says about itself: a single version, which the changelog has, and cards that name their weights'."""
+"""What a release says about itself: one version, which the changelog has, cards that name it, and what it needs."""
 
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import minisd
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RELEASES = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
 
 
 def test_the_version_stands_in_one_place():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "minisd.__version__"}
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "minisd.__version__"}
     assert "version:" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8").replace("cff-version:", "")
 
 
@@ -33,3 +35,27 @@ def test_a_card_names_the_version_of_its_weights(model):
 def test_the_issue_form_offers_every_notebook():
     form = (ROOT / ".github/ISSUE_TEMPLATE/notebook.yml").read_text(encoding="utf-8")
     assert re.findall(r"^ +- (\d\d_\w+)$", form, re.M) == sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+# --- what it needs ----------------------------------------------------------------------------------------------
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(one.name): one for one in map(Requirement, lines)}
+
+
+NEEDED = requirements([*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["course"]])
+
+
+def test_the_versions_that_the_notebooks_ran_with_are_allowed_and_none_is_missing():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = requirements([line for line in lines if not line.startswith("#")])
+    assert pinned.keys() == NEEDED.keys()
+    for name, one in pinned.items():
+        version, = one.specifier
+        assert version.operator == "=="
+        assert version.version in NEEDED[name].specifier, name
+
+
+def test_matplotlib_is_new_enough():
+    assert [version in NEEDED["matplotlib"].specifier for version in ("3.8.0", "3.8.1")] == [False, True]
