@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -59,3 +60,27 @@ def test_the_versions_that_the_notebooks_ran_with_are_allowed_and_none_is_missin
 
 def test_matplotlib_is_new_enough():
     assert [version in NEEDED["matplotlib"].specifier for version in ("3.8.0", "3.8.1")] == [False, True]
+
+
+def test_conda_and_binder_get_the_cpu_build_of_pytorch():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["dependencies"][-1]["pip"] == ["--extra-index-url https://download.pytorch.org/whl/cpu",
+                                                      "-r requirements.txt", "-e ."]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"conda env create -f environment\.yml.*For the\s+CUDA build", readme, re.S)
+
+
+# --- where it is tested -----------------------------------------------------------------------------------------
+
+
+def test_a_push_runs_the_notebooks_on_linux_only_and_ends_the_run_before():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    assert workflow["concurrency"] == {"group": "tests-${{ github.event_name }}-${{ github.ref }}",
+                                       "cancel-in-progress": True}
+    jobs = workflow["jobs"]
+    assert jobs["notebook"]["strategy"]["matrix"]["os"] == "${{ fromJSON(needs.list.outputs.systems) }}"
+    weekly, push = jobs["list"]["steps"][-1]["run"].split("*)")
+    systems = [re.findall(r"'systems=(.*)'", part) for part in (weekly, push)]
+    assert systems == [['["ubuntu-latest", "macos-latest", "windows-latest"]'], ['["ubuntu-latest"]']]
+    assert "schedule | workflow_dispatch)" in weekly
+    assert jobs["list"]["outputs"]["systems"] == "${{ steps.list.outputs.systems }}"
