@@ -20,10 +20,10 @@ import pytest
 from nbval.plugin import IPyNbCell
 from PIL import Image
 
+from tests.clock import PATIENCE
 from tests.notebooks.files import ROOT
 
 PINNED = re.search(r"^matplotlib==(\S+)$", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
-PATIENCE = 600  # seconds for what a cell has said to arrive, once it has run; nbval's own 5 are few on a busy machine
 LEAST, LEAST_TRAINED_HERE = 30.0, 20.0  # dB
 
 
@@ -58,7 +58,7 @@ def pytest_runtest_setup(item):
     """Kernels start here; they should round as a reader's does, not as tests/conftest.py asks the tests to."""
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(item, IPyNbCell):
-            item.output_timeout = PATIENCE
+            item.output_timeout = PATIENCE  # for what a cell has said to arrive
             patch.delenv("MKL_CBWR", raising=False)
         return (yield)
 
