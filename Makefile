@@ -12,7 +12,7 @@ ANSWERS ?= answers
 BIN := .venv/bin
 TEMPLATES := --TemplateExporter.extra_template_basedirs=notebooks/templates
 
-.PHONY: image test check course notebooks html slides handout answers parity clean
+.PHONY: image test check course notebooks setup-cells html slides handout answers parity clean
 
 image: .venv/ready  ## draw a picture from PROMPT with the mini model
 	@$(BIN)/python -m minisd generate "$(PROMPT)" --out out
@@ -22,6 +22,9 @@ course: .venv/ready  ## open the notebooks in JupyterLab
 
 notebooks: .venv/ready-dev  ## run all notebooks again, or those named in NOTEBOOKS, and store their outputs
 	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+
+setup-cells: .venv/ready-dev  ## write the address in pyproject.toml, where Colab and Kaggle fetch the course, into all notebooks
+	$(BIN)/python -m tests.notebooks.setup_cell
 
 html: .venv/ready-dev  ## convert the notebooks to web pages with all pictures, in out/html
 	$(BIN)/jupyter nbconvert --to html --template page $(TEMPLATES) --output-dir out/html $(CHAPTERS)

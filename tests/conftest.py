@@ -1,4 +1,4 @@
-"""Shared by all tests: quiet reference libraries, no network, one thread, tiny checkpoints."""
+"""Shared by all tests: quiet reference libraries, no network, one thread, no time limits, tiny checkpoints."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,13 @@ os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.tiny import UNETS, save_tiny
 
 torch.set_num_threads(1)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

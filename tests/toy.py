@@ -17,6 +17,7 @@ from torch import nn
 from minisd import VAE, TextEncoder, Tokenizer, UNet
 from minisd.training.loop import Settings, train
 from minisd.training.task import Task
+from tests.clock import PATIENCE
 from tests.tiny import CAPTIONS
 
 # Tiny networks in the shapes of the real ones: pictures of 128 become latents of 16, one level has cross-attention.
@@ -91,13 +92,12 @@ def start(function, *args, **kwargs) -> multiprocessing.Process:
     return process
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> float:
-    """How long it took until the condition held."""
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds."""
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < seconds, f"{condition} does not hold after {seconds} s"
+        assert time.monotonic() - start < PATIENCE, f"{condition} does not hold after {PATIENCE} s"
         time.sleep(0.01)
-    return time.monotonic() - start
 
 
 def train_toy(out: Path, resume: bool = False, toy: dict | None = None, **changes) -> None:

@@ -50,7 +50,7 @@ def preamble(path, until) -> list[str]:
     for cell in code_cells(read(path)):
         if cell.id == until.id:
             break
-        if not cell.source.startswith("import os\n"):
+        if "setup" not in cell.metadata.get("tags", []):
             kept += [ast.unparse(node) for node in ast.parse(cell.source).body
                      if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))]
     return kept

@@ -54,7 +54,7 @@ def run(notebook: str, folder) -> subprocess.CompletedProcess:
                f"notebooks/{notebook}.ipynb"]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("notebook", "file", "old", "new"), MUTANTS,

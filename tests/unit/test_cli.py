@@ -10,6 +10,7 @@ from PIL import Image
 
 from minisd import StableDiffusion, UNet
 from minisd.cli import main, open_image
+from tests.clock import PATIENCE
 from tests.tiny import UNETS
 
 PROMPT = "a 3d render of a red apple"
@@ -36,6 +37,12 @@ def run(command: str, *positional, model, out, **options) -> int:
     options = {"steps": 3, "seed": 7, "device": "cpu"} | options
     named = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     return main([command, *map(str, positional), "--model", str(model), "--out", str(out), *named])
+
+
+def apart(*arguments) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "minisd", *arguments], capture_output=True, text=True,
+                          timeout=PATIENCE)
 
 
 def test_generate_writes_pictures_that_remember_their_settings(tiny, tmp_path, capsys):
@@ -156,7 +163,7 @@ def test_an_error_without_words_is_said_by_its_name(tiny, tmp_path, capsys, monk
 
 def test_a_long_prompt_is_cut_with_one_line(tiny, tmp_path):
     arguments = ["generate", "cat " * 100, "--model", tiny["sd1"], "--steps", "1", "--out", tmp_path / "cat.png"]
-    done = subprocess.run([sys.executable, "-m", "minisd", *arguments], capture_output=True, text=True, timeout=120)
+    done = apart(*arguments)
     assert done.returncode == 0
     said = [line for line in done.stderr.splitlines() if line.startswith("minisd: ")]
     assert len(said) == 1
@@ -250,13 +257,12 @@ def test_wrong_usage_is_status_2_too(arguments, capsys):
 
 
 def test_python_m_minisd():
-    done = subprocess.run([sys.executable, "-m", "minisd", "--help"], capture_output=True, text=True, timeout=60)
+    done = apart("--help")
     assert done.returncode == 0
     assert done.stderr == ""
     for command in ("generate", "img2img", "inpaint", "train", "info"):
         assert command in done.stdout
-    done = subprocess.run([sys.executable, "-m", "minisd", "info", "no/such/model"], capture_output=True, text=True,
-                          timeout=120)
+    done = apart("info", "no/such/model")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "no/such/model" in done.stderr

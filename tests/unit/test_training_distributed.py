@@ -15,6 +15,7 @@ import torch.distributed as dist
 from minisd.emoji.world import EmojiData
 from minisd.training import clip, unet
 from minisd.training.loop import train
+from tests.clock import PATIENCE, second_by_second
 from tests.tiny import CAPTIONS
 from tests.toy import TEXT_CONFIG, UNET_CONFIG, Toy, log, save_tiny_parts, settings, state, wait_for
 
@@ -39,7 +40,7 @@ def torchrun(what: str, folder: Path) -> subprocess.Popen:
 def runs(tmp_path_factory) -> Path:
     """What `train_all` leaves behind."""
     folder = tmp_path_factory.mktemp("runs")
-    assert torchrun("all", folder).wait(timeout=300) == 0, (folder / "said").read_text()
+    assert torchrun("all", folder).wait(timeout=PATIENCE) == 0, (folder / "said").read_text()
     return folder
 
 
@@ -53,10 +54,9 @@ def train_all(folder: Path) -> None:
     dist.barrier()
     train_three(folder, "two")
     toy = Toy(signal_at=5 if rank == 1 else None)  # only the second process gets the signal,
-    if rank == 1:                                  # and its clock goes faster
-        right = time.monotonic
-        time.monotonic = lambda: 20 * right()
-    train(toy, settings(steps=None, minutes=1.0), folder / "stopped", quiet=True)
+    clock = second_by_second()                     # and its clock goes faster
+    time.monotonic = clock if rank == 0 else lambda: 20 * clock()
+    train(toy, settings(steps=None, minutes=10.0, cooldown=1.0), folder / "stopped", quiet=True)
     torch.save(toy.linear.weight.detach().clone(), folder / f"weight-{rank}.pt")
     dist.destroy_process_group()
 
@@ -91,7 +91,8 @@ def test_signal_to_one_stops_both_after_the_same_step(runs):
 
 
 def test_clock_is_shared(runs):
-    # The learning rate follows the clock when minutes are given: with two clocks, the weights would drift apart.
+    # The learning rate follows the clock when minutes are given: with two clocks, the weights would drift apart. (It
+    # does so from the beginning if the cooldown is the whole run.)
     weights = [torch.load(runs / f"weight-{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.equal(*weights)
 
@@ -112,7 +113,7 @@ def long_run(tmp_path):
     """A run of two processes after some steps: torchrun, its two workers' numbers, and the folder."""
     launcher, workers = torchrun("long", tmp_path), []
     try:
-        wait_for(lambda: (tmp_path / "run/log.csv").exists() and len(log(tmp_path / "run")) > 5, seconds=120)
+        wait_for(lambda: (tmp_path / "run/log.csv").exists() and len(log(tmp_path / "run")) > 5)
         workers += [int((tmp_path / f"process-{rank}").read_text()) for rank in range(2)]
         yield launcher, workers, tmp_path / "run"
     finally:
@@ -135,7 +136,7 @@ def test_workers_save_and_end_when_torchrun_is_killed(long_run):
     launcher, workers, folder = long_run
     assert not (folder / "state.pt").exists()
     launcher.kill()
-    wait_for(lambda: not any(is_running(worker) for worker in workers), seconds=30)
+    wait_for(lambda: not any(is_running(worker) for worker in workers))
     assert state(folder)["step"] == len(log(folder))  # no step is lost
     train(Toy(), settings(steps=state(folder)["step"] + 1), folder, resume=True, quiet=True)
 
@@ -143,7 +144,7 @@ def test_workers_save_and_end_when_torchrun_is_killed(long_run):
 def test_the_other_worker_ends_when_one_is_killed(long_run):
     launcher, workers, folder = long_run
     os.kill(workers[1], signal.SIGKILL)
-    assert launcher.wait(timeout=60) != 0
+    assert launcher.wait(timeout=PATIENCE) != 0
     assert not any(is_running(worker) for worker in workers)
     with pytest.raises(FileNotFoundError):  # nothing was saved yet; but the folder is free
         train(Toy(), settings(), folder, resume=True, quiet=True)

@@ -13,6 +13,7 @@ from minisd.training import loop
 from minisd.training.loop import Batch, Run, Settings, make_batch, schedule, train
 from minisd.training.muon import Muon
 from minisd.training.task import grid
+from tests.clock import second_by_second
 from tests.toy import Toy, log, settings, state
 
 
@@ -258,8 +259,8 @@ def test_infinite_gradient_is_no_better_than_an_infinite_loss(tmp_path):
 
 
 def test_states_are_saved_as_often_as_asked_for(tmp_path, monkeypatch):
-    saved, now = [], iter(range(10**6))
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(now))  # each look at the clock takes a second
+    saved = []
+    monkeypatch.setattr(loop.time, "monotonic", second_by_second())
     monkeypatch.setattr(Run, "save", lambda self: saved.append(self.step))
     train(Toy(), settings(), tmp_path, save_every=10, picture_every=math.inf, quiet=True)
     assert saved[-1] == 20  # at the end in any case
@@ -285,9 +286,10 @@ def test_a_file_where_the_folder_should_be(tmp_path):
         train(Toy(), settings(), tmp_path / "taken" / "run", quiet=True)
 
 
-def test_minutes_end_a_run(tmp_path):
-    train(Toy(), settings(steps=None, minutes=0.01), tmp_path, quiet=True)
-    assert 0.5 < state(tmp_path)["seconds"] < 5
+def test_minutes_end_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.time, "monotonic", second_by_second())
+    train(Toy(), settings(steps=None, minutes=10.0), tmp_path, quiet=True)
+    assert 600 <= state(tmp_path)["seconds"] < 605
     assert log(tmp_path, "learning_rate")[-1] < 1e-4  # the rates fall with the clock
 
 

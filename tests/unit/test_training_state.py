@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from minisd.training import loop
 from minisd.training import state as files
 from minisd.training.loop import train
+from tests.clock import second_by_second
 from tests.toy import Toy, log, settings, start, state, train_toy, wait_for
 
 
@@ -49,7 +51,8 @@ def test_resumed_run_ends_with_the_same_weights(stopped, tmp_path_factory):
     assert log(stopped, "step") == list(range(1, 21))
 
 
-def test_the_clock_goes_on(stopped):
+def test_the_clock_goes_on(stopped, monkeypatch):
+    monkeypatch.setattr(loop.time, "monotonic", second_by_second())
     saved = state(stopped)
     torch.save(saved | {"seconds": 1000.0}, stopped / "state.pt")
     train(Toy(), settings(), stopped, resume=True, quiet=True)
