@@ -12,19 +12,15 @@ import torch
 
 from minisd import schedulers, single_file
 from minisd.files import assets_folder, atomic_folder, read_json
-from minisd.text_encoder import TextEncoder
+from minisd.layout import NETWORKS, check_ids, check_kind, variant_of_each
 from minisd.tokenizer import Tokenizer
-from minisd.unet import UNet
-from minisd.vae import VAE
+from minisd.weights import find_weights
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = ("mini", "mini-inpaint")
-NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
-             "StableDiffusionInpaintPipelineLegacy")
 BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
@@ -102,14 +98,19 @@ def download(repository: str, variant: str | None) -> Path:
     """Fetch from the Hub what the five parts need, and nothing else; the local cache serves offline."""
     from huggingface_hub import snapshot_download
 
-    weights = ["*.safetensors", "*.index.json"]
+    plain = weights = ["*.safetensors", "*.index.json"]
     if variant:  # index files have been named both ways
         weights = [f"*.{variant}*.safetensors", f"*.index.{variant}.json", f"*.{variant}.*.index.json"]
     wanted = ["model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/config.json" for part in NETWORKS),
               *(f"{part}/{pattern}" for part in NETWORKS for pattern in weights)]
     unwanted = ["*non_ema*"] if variant else ["*non_ema*", "*.fp16*"]
     try:
-        return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=unwanted))
+        folder = Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=unwanted))
+        lacking = [part for part, network in NETWORKS.items()
+                   if variant not in find_weights(folder / part, network.WEIGHTS)]
+        if variant and 0 < len(lacking) < len(NETWORKS):  # some parts of a model may have plain weights only
+            snapshot_download(repository, allow_patterns=[f"{part}/{name}" for part in lacking for name in plain],
+                              ignore_patterns=["*non_ema*"])
     except Exception as error:  # the Hub's client and its transport raise a dozen types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
@@ -117,22 +118,28 @@ def download(repository: str, variant: str | None) -> Path:
             f"with network, run `hf download {repository} --include '*.json' '*.txt' '*/*.safetensors' --local-dir "
             f"{repository.split('/')[-1]}`, and pass that folder instead of the name; "
             "`hf auth login` first if the repository asks for it") from None
+    if not variant and lacking:
+        raise FileNotFoundError(
+            f"{repository} on the Hub has no plain .safetensors weights of {' and '.join(lacking)} in the diffusers "
+            f"layout. If it has half-precision ones, StableDiffusion.from_pretrained({repository!r}, variant='fp16') "
+            f"opens them; a single file is fetched by `hf download {repository} FILE --local-dir .`, and opened by its "
+            "path")
+    return folder
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
     """The diffusers layout: `model_index.json` and one folder a part."""
-    if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"{folder} is one part of a model; give the folder that holds {', '.join(NETWORKS)}")
-    kind = read_json(folder / "model_index.json").get("_class_name")
-    if kind not in PIPELINES:
-        raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
+    check_kind(folder)
+    variants = variant_of_each(folder, variant)
     networks = {}
     for part, network in NETWORKS.items():
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
-        networks[part] = network.from_pretrained(folder / part, part_dtype, device, variant)
+        networks[part] = network.from_pretrained(folder / part, part_dtype, device, variants[part])
     config = read_json(folder / "scheduler" / "scheduler_config.json")
     scheduler = schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
-    return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler, **networks}
+    tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
+    check_ids(folder / "text_encoder" / "config.json", tokenizer)
+    return {"tokenizer": tokenizer, "scheduler": scheduler, **networks}
 
 
 def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
@@ -147,7 +154,9 @@ def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str
     schedule = schedulers.SD_SCHEDULE
     if parts["text_encoder"][0]["hidden_act"] == "gelu":  # SD 2
         tokenizer.pad_id = 0
-        if parts["unet"][0]["in_channels"] == 4 and global_step != BASE_STEP:  # the 768-pixel models predict v
+        if any(name.startswith(single_file.TURBO_PREFIX) for name in weights):  # noise, at 512 pixels, in few steps
+            schedule = schedulers.SD_SCHEDULE | {"timestep_spacing": "trailing"}
+        elif parts["unet"][0]["in_channels"] == 4 and global_step != BASE_STEP:  # the 768-pixel models predict v
             schedule = schedulers.SD_SCHEDULE | {"prediction_type": "v_prediction"}
             parts["unet"][0]["sample_size"] = 96
     networks = {part: NETWORKS[part].from_state_dict(config, tensors, dtype_of(part, config, dtype), device,

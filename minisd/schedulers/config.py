@@ -24,6 +24,10 @@ FIELDS: dict[str, tuple | None] = {
     "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
 }
 
+# Fields of 2022 that are gone, and their values: nothing was computed from the first two.
+OLD_FIELDS: dict[str, tuple] = {
+    "tensor_format": ("pt", "np"), "timestep_values": (None,), "predict_epsilon": (True, False)}
+
 COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
           "trained_betas": None, "prediction_type": "epsilon", "steps_offset": 0}
 
@@ -64,8 +68,8 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
         raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
                          "between 0 and 1")
     span = config.get("clip_sample_range", 1.0)
-    if not isinstance(span, Real) or not float(span) > 0:
-        raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0")
+    if not isinstance(span, Real) or not 0 < float(span) < inf:
+        raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0, and finite")
     config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
     return config
 
@@ -80,7 +84,12 @@ def given_fields(config: dict | str | Path) -> dict:
     if not isinstance(config, dict):
         config = read_json(Path(config) / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
-    return {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
+    given = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
+    for field, values in OLD_FIELDS.items():
+        if given.get(field, values[0]) not in values:
+            raise ValueError(f"{field}={given[field]!r} is not supported; it must be " + " or ".join(map(repr, values)))
+    changes = {} if given.get("predict_epsilon", True) else {"prediction_type": "sample"}
+    return {name: value for name, value in given.items() if name not in OLD_FIELDS} | changes
 
 
 def write_config(config: dict, folder: str | Path) -> None:
