@@ -82,7 +82,7 @@ def check_file(weights: dict[str, Tensor], source: str) -> None:
         kind = {5: DEPTH, 7: UPSCALER, 8: PIX2PIX}.get(first.shape[1])
         if f"{UNET_PREFIX}label_emb.0.0.weight" in weights:
             kind = XL if any(name.startswith("conditioner.") for name in weights) else UNCLIP
-        if not any(name.startswith(f"{UNET_PREFIX}middle_block.") for name in weights):
+        elif kind is None and not any(name.startswith(f"{UNET_PREFIX}middle_block.") for name in weights):
             kind = SMALL
     if kind:
         raise ValueError(f"{source} is {kind}, not a whole Stable Diffusion 1.x or 2.x checkpoint; {OPENED}")

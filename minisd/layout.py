@@ -1,9 +1,9 @@
 """The diffusers layout, a folder with one folder for each part: whether it can be opened, and which of its files."""
 
-import warnings
 from pathlib import Path
 
 from minisd import kinds
+from minisd.cautions import warn
 from minisd.files import read_json
 from minisd.messages import listed, shown
 from minisd.text_encoder import TextEncoder
@@ -56,8 +56,7 @@ def variant_of_each(folder: Path, variant: str | None) -> dict[str, str | None]:
     if variant is None or len(plain) == len(there):  # nothing of this variant: opening the first part will say so
         return dict.fromkeys(there, variant)
     if plain:
-        warnings.warn(f"{folder} has no {variant} weights of {' and '.join(plain)}; the plain ones are used there",
-                      stacklevel=2)
+        warn(f"{folder} has no {variant} weights of {' and '.join(plain)}; the plain ones are used there")
     return {part: None if part in plain else variant for part in there}
 
 

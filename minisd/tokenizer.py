@@ -16,7 +16,7 @@ import regex
 import torch
 from torch import Tensor
 
-from minisd.files import atomic_folder, read_json
+from minisd.files import atomic_folder, read_json, read_text
 
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.
@@ -229,10 +229,7 @@ class Tokenizer:
             raise FileNotFoundError(f"no {' and no '.join(missing)} in {folder}, and no tokenizer.json instead")
         else:
             vocab = read_json(folder / "vocab.json")
-            try:
-                lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{folder / 'merges.txt'} is damaged: it is not UTF-8 text ({error})") from None
+            lines = read_text(folder / "merges.txt").splitlines()
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
         try:
             merges: list = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]

@@ -26,7 +26,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def find_weights(folder: Path, name: str) -> dict[str | None, Path]:
     """Variant (None for the plain one) → its file, or the index of its shards. Indices have been named both ways."""
     pattern = re.compile(rf"{name}(?:\.(?P<a>\w+))?\.safetensors(?P<index>\.index(?:\.(?P<b>\w+))?\.json)?")
-    matches = [match for path in folder.glob("*") if path.is_file() and (match := pattern.fullmatch(path.name))]
+    matches = [match for path in folder.glob("*") if (match := pattern.fullmatch(path.name))]
     matches.sort(key=lambda match: match["index"] is None)  # where there are both, the file counts
     return {match["a"] or match["b"]: folder / match[0] for match in matches}
 
@@ -56,7 +56,7 @@ def load_shards(folder: Path, index: dict, path: Path) -> dict[str, Tensor]:
     for shard in sorted(set(places.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise ValueError(f"{path} names {shown(repr(shard))}, which is not a safetensors file in that folder")
-        if not (folder / shard).is_file():
+        if not (folder / shard).exists():
             raise FileNotFoundError(f"{path} names {shown(shard)}, which is not there")
         tensors = read_safetensors(folder / shard)
         if misplaced := [name for name in tensors if places.get(name) != shard]:

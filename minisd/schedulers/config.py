@@ -24,10 +24,6 @@ FIELDS: dict[str, tuple | None] = {
     "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
 }
 
-# Fields of 2022 that are gone, and their values: nothing was computed from the first two.
-OLD_FIELDS: dict[str, tuple] = {
-    "tensor_format": ("pt", "np"), "timestep_values": (None,), "predict_epsilon": (True, False)}
-
 COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
           "trained_betas": None, "prediction_type": "epsilon", "steps_offset": 0}
 
@@ -84,12 +80,7 @@ def given_fields(config: dict | str | Path) -> dict:
     if not isinstance(config, dict):
         config = read_json(Path(config) / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
-    given = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
-    for field, values in OLD_FIELDS.items():
-        if given.get(field, values[0]) not in values:
-            raise ValueError(f"{field}={given[field]!r} is not supported; it must be " + " or ".join(map(repr, values)))
-    changes = {} if given.get("predict_epsilon", True) else {"prediction_type": "sample"}
-    return {name: value for name, value in given.items() if name not in OLD_FIELDS} | changes
+    return {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
 
 
 def write_config(config: dict, folder: str | Path) -> None:
