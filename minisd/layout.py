@@ -17,8 +17,8 @@ PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "Stabl
              "StableDiffusionInpaintPipelineLegacy")
 
 
-def check_kind(folder: Path) -> None:
-    """Make sure that a folder holds a Stable Diffusion 1.x or 2.x.
+def check_kind(folder: Path) -> str:
+    """Make sure that a folder holds a Stable Diffusion 1.x or 2.x, and return the name of its pipeline's class.
 
     Raises:
         FileNotFoundError: it lacks `model_index.json`; the message says what can be opened instead, if anything can.
@@ -38,6 +38,7 @@ def check_kind(folder: Path) -> None:
         raise ValueError(f"{index} describes a {shown(name)}; minisd opens {', '.join(PIPELINES)}, that is, Stable "
                          f"Diffusion 1.x and 2.x" + (f"; this is {kind}" if kind else ""))
     kinds.check_unet(read_json(folder / "unet" / "config.json"), str(folder / "unet"))
+    return name
 
 
 def variant_of_each(folder: Path, variant: str | None) -> dict[str, str | None]:

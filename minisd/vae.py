@@ -205,7 +205,11 @@ class VAE(Network):
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Pixels in [-1, 1], (B, 3, H, W) → distribution of *unscaled* latents (B, 4, H/8, W/8)."""
+        """Pixels in [-1, 1], (B, 3, H, W) → distribution of *unscaled* latents (B, 4, H/8, W/8).
+
+        Raises:
+            ValueError: another shape, or numbers that are not floating point (any precision is taken).
+        """
         channels, multiple = self.config.in_channels, self.downscale
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(f"VAE.encode: x has shape {tuple(x.shape)}; "
@@ -218,6 +222,9 @@ class VAE(Network):
 
         Args:
             in_bands: compute the large maps in bands of rows: the same picture, slower, in a third of the memory.
+
+        Raises:
+            ValueError: another shape, or numbers that are not floating point (any precision is taken).
         """
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"VAE.decode: z has shape {tuple(z.shape)}; "

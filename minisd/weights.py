@@ -18,7 +18,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({shown(error)}); fetch it again") from None
+        raise ValueError(f"{path} is damaged or not a safetensors file ({shown(error, 300)}); fetch it again") from None
     except (RuntimeError, MemoryError) as error:  # terabytes, which a file can claim without taking them on the disk
         raise ValueError(f"{path} cannot be mapped into memory ({shown(error, 300)}); fetch it again") from None
 
@@ -54,10 +54,10 @@ def load_shards(folder: Path, index: dict, path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: weight_map must map each tensor to the name of its file")
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+        if Path(shard).name != shard or not shard.endswith(".safetensors") or not shard.isprintable():
             raise ValueError(f"{path} names {shown(repr(shard))}, which is not a safetensors file in that folder")
         if not (folder / shard).exists():
-            raise FileNotFoundError(f"{path} names {shown(shard)}, which is not there")
+            raise FileNotFoundError(f"{path} names {shard}, which is not there")
         tensors = read_safetensors(folder / shard)
         if misplaced := [name for name in tensors if places.get(name) != shard]:
             raise ValueError(f"{folder / shard} holds tensors which {path.name} places in another file, or in none: "

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.files import atomic_folder
+from minisd.messages import shown
 from minisd.network import in_precision_of
 from minisd.text_encoder import TextEncoder
 from minisd.weights import load_weights, save_weights
@@ -60,7 +61,7 @@ class CLIP(nn.Module):
         try:
             clip.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"{folder}: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{folder}: {shown(' '.join(str(error).split()), 1000)}") from None
         return clip.eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:

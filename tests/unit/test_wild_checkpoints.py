@@ -308,6 +308,14 @@ def test_names_and_values_that_would_command_a_terminal(folder):
         assert len(str(raised.value)) < 1200
 
 
+def test_a_shard_whose_name_would_command_a_terminal(folder):
+    (folder / UNET_FILE).unlink()
+    (folder / f"{UNET_FILE}.index.json").write_text(json.dumps({"weight_map": {"a": "\x1b[2J.safetensors"}}))
+    with pytest.raises(ValueError, match=r"names '\\x1b\[2J\.safetensors', which is not a safetensors file") as raised:
+        UNet.from_pretrained(folder / "unet")
+    assert str(raised.value).isprintable()
+
+
 @pytest.mark.parametrize("make", [
     lambda: torch.eye(3).to_sparse(), lambda: torch.eye(3, device="meta"), lambda: torch.zeros(1).expand(10**6)],
     ids=["sparse", "meta", "one number for a million"])
