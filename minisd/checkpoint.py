@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from minisd import schedulers, single_file
+from minisd import outdated, schedulers, single_file
 from minisd.files import assets_folder, atomic_folder, read_json
 from minisd.layout import NETWORKS, check_ids, check_kind, variant_of_each
+from minisd.prediction import prediction_and_size
+from minisd.schedulers.base import Scheduler
 from minisd.tokenizer import Tokenizer
 from minisd.weights import find_weights
 
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = ("mini", "mini-inpaint")
-BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
 def load(source: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
-         variant: str | None = None) -> dict:
+         variant: str | None = None, scheduler: str | Scheduler | None = None,
+         prediction_type: str | None = None) -> dict:
     """The five parts of a pipeline, by name, from wherever `source` points.
+
+    Args:
+        scheduler: the one that is going to be used instead of the checkpoint's, if any.
+        prediction_type: what the U-Net predicts, whatever the checkpoint says.
 
     Raises:
         FileNotFoundError: nothing there, or a download that failed; the message says what to do instead.
@@ -40,9 +46,24 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
                          "use torch.float32 (an fp16 file is converted) or torch.bfloat16")
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(f"dtype={dtype!r}; it must be torch.float32, torch.bfloat16, torch.float16 or torch.float64")
+    prediction_type = agreed_prediction(prediction_type, scheduler)
     path = locate(source, variant)
     with uncollected():
-        return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
+        if path.is_dir():
+            return load_folder(path, device, dtype, variant, scheduler, prediction_type)
+        return load_file(path, device, dtype, variant, prediction_type)
+
+
+def agreed_prediction(prediction_type: str | None, scheduler: str | Scheduler | None) -> str | None:
+    """What the caller says of the U-Net, by name or by the scheduler that was given; None: nothing."""
+    known = schedulers.FIELDS["prediction_type"] or ()
+    if prediction_type is not None and prediction_type not in known:
+        raise ValueError(f"prediction_type={prediction_type!r}; it must be {' or '.join(map(repr, known))}")
+    theirs = getattr(getattr(scheduler, "config", None), "prediction_type", None)  # a name has no config
+    if None not in (theirs, prediction_type) and theirs != prediction_type:
+        raise ValueError(f"prediction_type={prediction_type!r}, but the scheduler that was given has {theirs!r}; "
+                         "give one of the two, or make them agree")
+    return prediction_type or theirs
 
 
 @contextmanager
@@ -127,38 +148,57 @@ def download(repository: str, variant: str | None) -> Path:
     return folder
 
 
-def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None,
+                asked: str | Scheduler | None = None, prediction_type: str | None = None) -> dict:
     """The diffusers layout: `model_index.json` and one folder a part."""
-    check_kind(folder)
+    kind = check_kind(folder)
     variants = variant_of_each(folder, variant)
     networks = {}
     for part, network in NETWORKS.items():
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
         networks[part] = network.from_pretrained(folder / part, part_dtype, device, variants[part])
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    scheduler = schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
+    scheduler = load_scheduler(folder, asked, {"prediction_type": prediction_type} if prediction_type else {})
+    outdated.correct(folder, kind, scheduler if scheduler is not asked else None, networks["unet"],
+                     read_json(folder / "unet" / "config.json"))
     tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
     check_ids(folder / "text_encoder" / "config.json", tokenizer)
     return {"tokenizer": tokenizer, "scheduler": scheduler, **networks}
 
 
-def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
-    """The original layout. It holds no tokenizer (CLIP's, which comes with minisd, is used) and does not say what the
-    U-Net predicts: the noise in SD 1, in inpainting models and in SD 2 base .ckpt files, v in all other SD 2 files.
-    For an SD 2 base .safetensors file, which cannot be told apart, pass a scheduler that predicts "epsilon"."""
+def load_scheduler(folder: Path, asked: str | Scheduler | None, changes: dict) -> Scheduler:
+    """The folder's; or the one that the caller asked for: an instance always, a name (which `set_scheduler` could still
+    swap in) where minisd lacks the folder's."""
+    if asked is not None and not isinstance(asked, str):
+        return asked
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    try:
+        return schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config, **changes)
+    except ValueError as error:
+        if asked is None:
+            raise ValueError(f"{folder / 'scheduler'}: {error}. Another sampler may do with its noise schedule: pass "
+                             'scheduler="ddim", for example, or --scheduler ddim on the command line') from None
+    schedule = {field: value for field, value in config.items() if field not in schedulers.SOLVER_FIELDS}
+    return schedulers.sampler_class(asked).from_config({**schedulers.SD_SCHEDULE, **schedule}, **changes)
+
+
+def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None,
+              prediction_type: str | None = None) -> dict:
+    """The original layout. It holds no tokenizer (CLIP's, which comes with minisd, is used) and no scheduler."""
     if variant is not None:
         raise ValueError(f"variant={variant!r} chooses among the files of a folder; {path} is a single file")
     weights, global_step = single_file.read_single_file(path)
     parts = single_file.split(weights, str(path))
     tokenizer = Tokenizer.from_pretrained(assets_folder() / "clip-tokenizer")
-    schedule = schedulers.SD_SCHEDULE
-    if parts["text_encoder"][0]["hidden_act"] == "gelu":  # SD 2
+    version_2 = parts["text_encoder"][0]["hidden_act"] == "gelu"
+    if version_2:
         tokenizer.pad_id = 0
-        if any(name.startswith(single_file.TURBO_PREFIX) for name in weights):  # noise, at 512 pixels, in few steps
-            schedule = schedulers.SD_SCHEDULE | {"timestep_spacing": "trailing"}
-        elif parts["unet"][0]["in_channels"] == 4 and global_step != BASE_STEP:  # the 768-pixel models predict v
-            schedule = schedulers.SD_SCHEDULE | {"prediction_type": "v_prediction"}
-            parts["unet"][0]["sample_size"] = 96
+    unet, turbo = parts["unet"][0], any(name.startswith(single_file.TURBO_PREFIX) for name in weights)
+    predicts, unet["sample_size"] = prediction_and_size(
+        path, weights, global_step, two_kinds=version_2 and unet["in_channels"] == 4 and not turbo,
+        asked=prediction_type)
+    schedule = schedulers.SD_SCHEDULE | {"prediction_type": predicts}
+    if turbo:  # draws in a single step, which must begin at the very end
+        schedule["timestep_spacing"] = "trailing"
     networks = {part: NETWORKS[part].from_state_dict(config, tensors, dtype_of(part, config, dtype), device,
                                                      source=f"{path} ({part})")
                 for part, (config, tensors) in parts.items()}

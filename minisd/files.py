@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Files that contradict newly written ones: shards of the weights, and transformers' other form of a tokenizer.
-SUPERSEDED = re.compile(r"^tokenizer\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
+SUPERSEDED = re.compile(r"^(tokenizer|added_tokens)\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
 
 
 # The largest text file of a published model is a tokenizer.json of 4 MB.

@@ -4,6 +4,7 @@
 """
 
 from minisd.schedulers.base import Scheduler
+from minisd.schedulers.config import FIELDS as FIELDS
 from minisd.schedulers.ddim import DDIMScheduler
 from minisd.schedulers.ddpm import DDPMScheduler
 from minisd.schedulers.dpmsolver import DPMSolverMultistepScheduler
@@ -24,6 +25,8 @@ SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scale
                "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
 # The fields of a noise schedule, and what the network says of it: another sampler changes nothing of that.
 NOISE_FIELDS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+# How some solvers move, in words of their own.
+SOLVER_FIELDS = ("algorithm_type", "solver_type")
 
 __all__ = sorted(sampler.__name__ for sampler in SAMPLERS.values())  # the classes
 

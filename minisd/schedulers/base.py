@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd.cautions import warn
 from minisd.randomness import Generators, randn
-from minisd.schedulers.config import FIELDS, SchedulerConfig, check_config, given_fields, write_config
+from minisd.schedulers.config import SchedulerConfig, check_config, given_fields, is_anothers, write_config
 from minisd.schedulers.mixture import ALPHA_BAR, Mixture, check_noise
 from minisd.schedulers.schedule import noise_tables
 
@@ -244,16 +245,22 @@ class Scheduler(ABC):
     def from_config(cls, config: dict | str | Path, **changes: Any) -> Self:
         """From a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
 
-        Fields that only other samplers have are kept, unused, for the next swap; those which another scheduler had
-        not been given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
+        Fields that only other published samplers have are kept, unused, for the next swap; those which another
+        scheduler had not been given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
+
+        Args:
+            changes: fields to set, whatever the config says. One that only other samplers have is kept, too, with a
+                warning, because it changes nothing here.
 
         Raises:
             FileNotFoundError: no such file in the folder.
             ValueError: a field that no sampler has, or a value which is not supported.
         """
-        given = given_fields(config)
-        others = {name: value for name, value in given.items() if name in FIELDS and name not in cls.DEFAULTS}
-        scheduler = cls(**{name: value for name, value in given.items() if name not in others} | changes)
+        given = given_fields(config) | changes
+        others = {name: value for name, value in given.items() if is_anothers(name, cls.DEFAULTS)}
+        if idle := sorted(changes.keys() & others.keys()):
+            warn(f"{cls.__name__} has no {', '.join(idle)}: kept for another sampler, without effect on this one")
+        scheduler = cls(**{name: value for name, value in given.items() if name not in others})
         scheduler._internal_dict |= others
         return scheduler
 

@@ -49,6 +49,11 @@ def dpm_solver_step(x: Tensor, outputs: Sequence[Tensor], sigmas: Tensor, order:
     return old[-1] / old[-2] * x - new[-1] * change  # algorithm 2, its update of x
 
 
+# What related solvers (DEIS, UniPC, SA-Solver) say of themselves, and what diffusers takes instead.
+RELATED = {"deis": "dpmsolver++", "data_prediction": "dpmsolver++", "logrho": "midpoint", "bh1": "midpoint",
+           "bh2": "midpoint"}
+
+
 class DPMSolverMultistepScheduler(Scheduler):
     """Deterministic; one network call per step, of which ten to twenty are enough. The order is lower where the run
     begins, for want of earlier outputs, and where it ends, for stability in few steps."""
@@ -65,6 +70,9 @@ class DPMSolverMultistepScheduler(Scheduler):
     memory = 2
 
     def __init__(self, **config: Any):
+        for field in ("algorithm_type", "solver_type"):
+            if isinstance(value := config.get(field), str):
+                config[field] = RELATED.get(value, value)
         super().__init__(**config)
         if self.config.algorithm_type == "dpmsolver" and self.config.final_sigmas_type == "zero":
             raise ValueError("DPMSolverMultistepScheduler: algorithm_type='dpmsolver' cannot step to σ = 0; it needs "

@@ -578,11 +578,26 @@ def test_more_bad_configs(tmp_path):
         _ = DDIMScheduler().config.eta
 
 
-def test_what_is_another_samplers_is_kept_but_cannot_be_changed():
-    scheduler = DDIMScheduler.from_config({"skip_prk_steps": True})
-    assert scheduler.config.skip_prk_steps is True
-    with pytest.raises(ValueError, match="unknown field 'skip_prk_steps'"):
-        DDIMScheduler.from_config(scheduler.config, skip_prk_steps=False)
+def test_what_is_another_samplers_is_kept():
+    scheduler = DDIMScheduler.from_config({"skip_prk_steps": True, "solver_p": None, "tensor_format": "pt"})
+    assert (scheduler.config.skip_prk_steps, scheduler.config.tensor_format) == (True, "pt")
+    with pytest.warns(UserWarning, match="DDIMScheduler has no skip_prk_steps: kept for another") as caught:
+        scheduler = DDIMScheduler.from_config(scheduler.config, skip_prk_steps=False, beta_end=0.012)
+    assert caught[0].filename == __file__
+    assert PNDMScheduler.from_config(scheduler.config).config.skip_prk_steps is False
+    with pytest.raises(ValueError, match="unknown field 'skip_steps'"):
+        DDIMScheduler.from_config(scheduler.config, skip_steps=False)
+
+
+def test_what_prediction_type_was_called_in_2022():
+    for said, expected in (({"predict_epsilon": True}, "epsilon"), ({"predict_epsilon": False}, "sample"),
+                           ({"predict_epsilon": True, "prediction_type": "v_prediction"}, "v_prediction"),
+                           ({"predict_epsilon": False, "prediction_type": "sample"}, "sample")):
+        scheduler = DDPMScheduler.from_config({"timestep_values": None, **said})
+        assert scheduler.config.prediction_type == expected
+        assert DDIMScheduler.from_config(scheduler.config).config.prediction_type == expected
+    with pytest.raises(ValueError, match="predict_epsilon=False and prediction_type='epsilon', which contradict"):
+        DDPMScheduler.from_config({"predict_epsilon": False, "prediction_type": "epsilon"})
 
 
 @pytest.mark.parametrize("cls", ALL)

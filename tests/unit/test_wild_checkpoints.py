@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minisd import StableDiffusion, TextEncoder, UNet, cli, single_file
+from minisd.files import assets_folder
 from tests.tiny import CAPTIONS, TEXT_ENCODERS, quietly
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
@@ -95,6 +96,12 @@ def test_the_ids_that_configs_of_2022_have(folder):
 def test_an_infinite_clip_range(folder):
     edit(folder / "scheduler/scheduler_config.json", _class_name="DDIMScheduler", clip_sample_range=float("inf"))
     with pytest.raises(ValueError, match="clip_sample_range=inf; it must be a number above 0, and finite"):
+        StableDiffusion.from_pretrained(folder)
+
+
+def test_a_tokenizer_config_without_content(folder):
+    (folder / "tokenizer/tokenizer_config.json").write_text("")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not valid JSON"):
         StableDiffusion.from_pretrained(folder)
 
 
@@ -380,9 +387,9 @@ class TestFIFOs:
 
     @pytest.mark.parametrize("device", [False, True])
     def test_in_place_of_a_picture_or_mask(self, tmp_path, capsys, device):
-        path = tmp_path / "picture.png"
+        path, picture = tmp_path / "picture.png", str(assets_folder() / "mini/samples.png")
         path.symlink_to("/dev/zero") if device else os.mkfifo(path)
-        for arguments in (["img2img", "x", str(path)], ["inpaint", "x", "assets/mini/samples.png", str(path)]):
+        for arguments in (["img2img", "x", str(path)], ["inpaint", "x", picture, str(path)]):
             assert cli.main(arguments) == 2
             assert "picture.png is not a regular file, but a FIFO, a device or a socket" in capsys.readouterr().err
 
