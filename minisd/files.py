@@ -21,7 +21,7 @@ def check_regular(path: str | Path) -> None:
     """Raise a ValueError for what is no file: opening a FIFO can wait for ever, and a device may never end."""
     if Path(path).exists() and not Path(path).is_file():
         raise ValueError(f"{path} is not a regular file, but a "
-                         + ("folder" if Path(path).is_dir() else "FIFO, a device or a socket") + "; give a file")
+                         + ("directory" if Path(path).is_dir() else "FIFO, a device or a socket") + "; give a file")
 
 
 def read_text(path: Path) -> str:
