@@ -12,22 +12,18 @@ import torch
 
 from minisd import outdated, schedulers, single_file
 from minisd.files import assets_folder, read_json
+from minisd.layout import NETWORKS, check_ids, check_kind, variant_of_each
 from minisd.prediction import prediction_and_size
 from minisd.saving import atomic_folder
 from minisd.schedulers.base import Scheduler
-from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
-from minisd.unet import UNet
-from minisd.vae import VAE
+from minisd.weights import find_weights
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = ("mini", "mini-inpaint")
-NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
-             "StableDiffusionInpaintPipelineLegacy")
 GUIDANCE_SCALE = 7.5  # of a model that does not say which is best for it
 
 
@@ -125,14 +121,19 @@ def download(repository: str, variant: str | None) -> Path:
     """Fetch from the Hub what the five parts need, and nothing else; the local cache serves offline."""
     from huggingface_hub import snapshot_download
 
-    weights = ["*.safetensors", "*.index.json"]
+    plain = weights = ["*.safetensors", "*.index.json"]
     if variant:  # index files have been named both ways
         weights = [f"*.{variant}*.safetensors", f"*.index.{variant}.json", f"*.{variant}.*.index.json"]
     wanted = ["model_index.json", "scheduler/*", "tokenizer/*", *(f"{part}/config.json" for part in NETWORKS),
               *(f"{part}/{pattern}" for part in NETWORKS for pattern in weights)]
     unwanted = ["*non_ema*"] if variant else ["*non_ema*", "*.fp16*"]
     try:
-        return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=unwanted))
+        folder = Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=unwanted))
+        lacking = [part for part, network in NETWORKS.items()
+                   if variant not in find_weights(folder / part, network.WEIGHTS)]
+        if variant and 0 < len(lacking) < len(NETWORKS):  # some parts of a model may have plain weights only
+            snapshot_download(repository, allow_patterns=[f"{part}/{name}" for part in lacking for name in plain],
+                              ignore_patterns=["*non_ema*"])
     except Exception as error:  # the Hub's client and its transport raise a dozen types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(
@@ -140,30 +141,34 @@ def download(repository: str, variant: str | None) -> Path:
             f"with network, run `hf download {repository} --include '*.json' '*.txt' '*/*.safetensors' --local-dir "
             f"{repository.split('/')[-1]}`, and pass that folder instead of the name; "
             "`hf auth login` first if the repository asks for it") from None
+    if not variant and lacking:
+        raise FileNotFoundError(
+            f"{repository} on the Hub has no plain .safetensors weights of {' and '.join(lacking)} in the diffusers "
+            f"layout. If it has half-precision ones, StableDiffusion.from_pretrained({repository!r}, variant='fp16') "
+            f"opens them; a single file is fetched by `hf download {repository} FILE --local-dir .`, and opened by its "
+            "path")
+    return folder
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None,
                 asked: str | Scheduler | None = None, prediction_type: str | None = None) -> dict:
     """The diffusers layout: `model_index.json` and one folder a part."""
-    if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"{folder} is one part of a model; give the folder that holds {', '.join(NETWORKS)}")
-    index = read_json(folder / "model_index.json")
-    kind = index.get("_class_name")
-    if kind not in PIPELINES:
-        raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
-    guidance_scale = index.get("_guidance_scale", GUIDANCE_SCALE)
+    kind = check_kind(folder)
+    variants = variant_of_each(folder, variant)
+    guidance_scale = read_json(folder / "model_index.json").get("_guidance_scale", GUIDANCE_SCALE)
     if type(guidance_scale) not in (int, float) or not 0 <= guidance_scale <= 1e4:
         raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {guidance_scale!r}; it must be a number "
                          "from 0, the one that is best for this model")
     networks = {}
     for part, network in NETWORKS.items():
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
-        networks[part] = network.from_pretrained(folder / part, part_dtype, device, variant)
+        networks[part] = network.from_pretrained(folder / part, part_dtype, device, variants[part])
     scheduler = load_scheduler(folder, asked, {"prediction_type": prediction_type} if prediction_type else {})
     outdated.correct(folder, kind, scheduler if scheduler is not asked else None, networks["unet"],
                      read_json(folder / "unet" / "config.json"))
-    return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler,
-            "guidance_scale": guidance_scale, **networks}
+    tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
+    check_ids(folder / "text_encoder" / "config.json", tokenizer)
+    return {"tokenizer": tokenizer, "scheduler": scheduler, "guidance_scale": guidance_scale, **networks}
 
 
 def load_scheduler(folder: Path, asked: str | Scheduler | None, changes: dict) -> Scheduler:
@@ -193,10 +198,13 @@ def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str
     version_2 = parts["text_encoder"][0]["hidden_act"] == "gelu"
     if version_2:
         tokenizer.pad_id = 0
-    unet = parts["unet"][0]
+    unet, turbo = parts["unet"][0], any(name.startswith(single_file.TURBO_PREFIX) for name in weights)
     predicts, unet["sample_size"] = prediction_and_size(
-        path, weights, global_step, two_kinds=version_2 and unet["in_channels"] == 4, asked=prediction_type)
+        path, weights, global_step, two_kinds=version_2 and unet["in_channels"] == 4 and not turbo,
+        asked=prediction_type)
     schedule = schedulers.SD_SCHEDULE | {"prediction_type": predicts}
+    if turbo:  # draws in a single step, which must begin at the very end
+        schedule["timestep_spacing"] = "trailing"
     networks = {part: NETWORKS[part].from_state_dict(config, tensors, dtype_of(part, config, dtype), device,
                                                      source=f"{path} ({part})")
                 for part, (config, tensors) in parts.items()}

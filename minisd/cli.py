@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from minisd import StableDiffusion
 from minisd.console import forgiving_console
-from minisd.files import assets_folder
+from minisd.files import assets_folder, check_regular
 from minisd.images import check_depth, check_size
 from minisd.pipeline import Images
 from minisd.saving import atomic_file, check_folder
@@ -224,6 +224,7 @@ def open_image(path: str) -> Image.Image:
     Raises:
         FileNotFoundError, ValueError: no picture, a damaged one, or one that would lose something as 8-bit RGB.
     """
+    check_regular(path)
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)

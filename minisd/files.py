@@ -5,15 +5,42 @@ from pathlib import Path
 
 from minisd.saving import check_whole
 
+# The largest text file of a published model is a tokenizer.json of 4 MB.
+LARGEST_TEXT = 100 * 2**20
 
-def read_json(path: Path) -> dict:
-    """Read a JSON object, with an error that names the file."""
+
+def check_regular(path: str | Path) -> None:
+    """Raise a ValueError for what is no file: opening a FIFO can wait for ever, and a device may never end."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path} is not a regular file, but a "
+                         + ("directory" if Path(path).is_dir() else "FIFO, a device or a socket") + "; give a file")
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no regular file, absurdly large, or not UTF-8.
+    """
     check_whole(path.parent)
+    check_regular(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist" + ("" if path.parent.is_dir() else
                                 f", and neither does the folder {path.parent}"))
+    if (size := path.stat().st_size) > LARGEST_TEXT:
+        raise ValueError(f"{path} has {size:,} bytes; at most {LARGEST_TEXT:,} make sense")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is not UTF-8 text ({error})") from None
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object, with an error that names the file."""
+    text = read_text(path)
+    try:
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):

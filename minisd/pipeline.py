@@ -187,6 +187,7 @@ class StableDiffusion:
         with self._at_work(self.vae) as device:
             latents = latents.to(device, self.vae.dtype) / self.vae.config.scaling_factor
             pixels = self.vae.decode(latents, in_bands=self._home is not None).to(self.device)
+        check_finite(pixels)  # before infinity becomes white
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     # --- the loop ---------------------------------------------------------------------------------------------
@@ -442,12 +443,10 @@ class StableDiffusion:
         return latents.to(self.device, torch.float32)
 
     def _output(self, latents: Tensor, output: str) -> Images:
-        pixels = latents if output == "latent" else self.decode_latents(latents)
-        if not pixels.isfinite().all():
-            raise FloatingPointError("the result is not finite: the weights are damaged, a setting is out of all "
-                                     "bounds, or half precision overflowed; try dtype=torch.float32")
         if output == "latent":
+            check_finite(latents)
             return latents
+        pixels = self.decode_latents(latents)
         return tensor_to_images(pixels) if output == "pil" else pixels
 
     @property
@@ -486,6 +485,12 @@ def check_guidance(scale: float) -> float:
     if not is_number(scale) or not 0 <= scale <= 1e4:
         raise ValueError(f"guidance_scale={scale!r}; it must be a number from 0 (1 is no guidance, 7.5 is usual)")
     return scale
+
+
+def check_finite(result: Tensor) -> None:
+    if not result.isfinite().all():
+        raise FloatingPointError("the result is not finite: the weights are damaged, a setting is out of all bounds, "
+                                 "or half precision overflowed; try dtype=torch.float32")
 
 
 def check_output(output: str) -> None:

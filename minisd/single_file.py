@@ -14,10 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd import kinds
+from minisd.files import check_regular
+from minisd.kinds import UNET_PREFIX
+from minisd.messages import listed, shown
+from minisd.text_encoder import TextEncoder
 from minisd.weights import read_safetensors
 
-UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
-TEXT_PREFIX_V1, TEXT_PREFIX_V2 = "cond_stage_model.transformer.", "cond_stage_model.model."
+VAE_PREFIX, TEXT_PREFIX = "first_stage_model.", "cond_stage_model."
+TURBO_PREFIX = "conditioner.embedders.0."  # in place of TEXT_PREFIX in SD-Turbo, which a later code wrote
 
 RESIDUAL_BLOCK_NAMES = [
     (r"\.in_layers\.0\.", ".norm1."), (r"\.in_layers\.2\.", ".conv1."), (r"\.emb_layers\.1\.", ".time_emb_proj."),
@@ -69,21 +74,36 @@ def read_single_file(path: Path) -> tuple[dict[str, Tensor], int | None]:
     """
     if path.suffix.lower() == ".safetensors":
         return read_safetensors(path), None
+    check_regular(path)
     try:
         with torch.serialization.safe_globals(HARMLESS):  # zip files only: older ones cannot be memory-mapped
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of half a dozen types; its message advises switching the check off
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(f"{path} was not opened: it is damaged, or a pickle that holds more than tensors"
-                         f"{f' ({found[1]})' if found else ''}, which could run code on this computer. "
+                         f"{f' ({shown(found[1])})' if found else ''}, which could run code on this computer. "
                          "Use the .safetensors file of the same model") from None
-    content = content if isinstance(content, dict) else {}
-    step, weights = content.get("global_step"), content.get("state_dict", content)
-    weights = weights if isinstance(weights, dict) else {}
-    tensors = {name: value for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    content = plain_dict(content)
+    step, weights = content.get("global_step"), plain_dict(content.get("state_dict", content))
+    tensors = {name: Tensor.detach(value)  # a plain tensor: a pickle can give one attributes in place of its methods
+               for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors under 'state_dict' or at its top")
+    if odd := [name for name, tensor in tensors.items() if not is_stored(tensor)]:
+        raise ValueError(f"{path}: the numbers of {listed(odd)} are not stored one by one (sparse, quantised, without "
+                         "values, or one number for many); save them as plain dense tensors")
     return tensors, step if isinstance(step, int) else None
+
+
+def plain_dict(content: object) -> dict:
+    """What a pickle holds, as a dict that behaves like one: an OrderedDict can have attributes in place of methods."""
+    return dict(dict.items(content)) if isinstance(content, dict) else {}
+
+
+def is_stored(tensor: Tensor) -> bool:
+    """Whether every number of a tensor is in the file: in a quantised model, or a hoax, they need not be."""
+    return (tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+            and not tensor.is_nested and tensor.untyped_storage().nbytes() >= tensor.nbytes)
 
 
 def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict[str, Tensor]]]:
@@ -95,7 +115,9 @@ def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict
     Raises:
         ValueError: not a whole Stable Diffusion 1 or 2 checkpoint.
     """
-    for prefix, part in ((UNET_PREFIX, "U-Net"), (VAE_PREFIX, "VAE"), ("cond_stage_model.", "text encoder")):
+    kinds.check_file(weights, source)
+    weights = {re.sub(f"^{re.escape(TURBO_PREFIX)}", TEXT_PREFIX, name): tensor for name, tensor in weights.items()}
+    for prefix, part in ((UNET_PREFIX, "U-Net"), (VAE_PREFIX, "VAE"), (TEXT_PREFIX, "text encoder")):
         if not any(name.startswith(prefix) for name in weights):
             raise ValueError(f"{source} holds no {part} (no tensor's name begins with {prefix}); "
                              "it is not a whole Stable Diffusion 1.x or 2.x checkpoint")
@@ -103,7 +125,7 @@ def split(weights: dict[str, Tensor], source: str) -> dict[str, tuple[dict, dict
         return {"unet": convert_unet(weights), "vae": convert_vae(weights), "text_encoder": convert_text(weights)}
     except (LookupError, TypeError, ValueError) as error:  # a tensor is missing that every checkpoint has
         raise ValueError(f"{source} is not a whole Stable Diffusion 1.x or 2.x checkpoint: "
-                         f"its layout is a different one ({error})") from None
+                         f"its layout is a different one ({shown(error)})") from None
 
 
 def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -177,13 +199,14 @@ def convert_vae(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
 
 
 def convert_text(weights: dict[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    old = without_prefix(weights, TEXT_PREFIX_V2)
-    if not old:  # SD 1: transformers' own names
-        new = {name: tensor for name, tensor in without_prefix(weights, TEXT_PREFIX_V1).items()
-               if not name.endswith("position_ids")}
+    old = without_prefix(weights, f"{TEXT_PREFIX}model.")
+    if not old:  # SD 1: transformers' own names, old or new
+        new = TextEncoder.published_names(without_prefix(weights, f"{TEXT_PREFIX}transformer."))
         activation, layers = "quick_gelu", count(new, r"layers\.(\d+)\.")
-    else:  # SD 2: OpenCLIP's names; its last layer is not used
-        activation, layers = "gelu", count(old, r"resblocks\.(\d+)\.") - 1
+    else:  # SD 2: OpenCLIP's names
+        # The last of OpenCLIP's 24 blocks is not used. A file made from a folder lacks it, and the projection after it.
+        activation, blocks = "gelu", count(old, r"resblocks\.(\d+)\.")
+        layers = 23 if blocks in (23, 24) else blocks - ("text_projection" in old)
         new = {}
         for name, tensor in old.items():
             if name in ("text_projection", "logit_scale") or f"resblocks.{layers}." in name:

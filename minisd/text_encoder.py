@@ -4,8 +4,9 @@ Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural L
 section 2.4; SD 2 uses the same architecture with other sizes (OpenCLIP ViT-H).
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.attention import multi_head_attention
-from minisd.network import LayerCount, Network, NetworkConfig, TokenId
+from minisd.network import Network
+from minisd.network_config import Epsilon, LayerCount, NetworkConfig, TokenId
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class TextEncoderConfig(NetworkConfig):
     num_attention_heads: int = 12
     max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"  # "gelu" in SD 2
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: Epsilon = 1e-5
     projection_dim: int = 768  # width of the space that CLIP shares with images; not used for conditioning
     bos_token_id: TokenId = 49406
     eos_token_id: TokenId = 49407
-    pad_token_id: TokenId = 1
+    pad_token_id: TokenId | None = 1
 
     FIXED = {
         "attention_dropout": (0.0,), "dropout": (0.0,), "initializer_factor": (1.0,), "initializer_range": (0.02,),
@@ -44,6 +46,10 @@ class TextEncoderConfig(NetworkConfig):
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"TextEncoderConfig: num_attention_heads={self.num_attention_heads} does not divide "
                              f"hidden_size={self.hidden_size}")
+
+
+# Other tensors of a CLIP: the half that looks at pictures, the projections into the common space, and a buffer.
+NOT_TEXT = re.compile(r"^(vision_model\.|visual_projection\.|text_projection(\.weight)?$|logit_scale$)|position_ids$")
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -160,9 +166,21 @@ class TextEncoder(Network):
                              "Does the tokenizer belong to this text encoder?") from None
 
     @staticmethod
+    def published_config(config: dict) -> dict:
+        """A whole CLIP's config holds that of its text half, from which fields with transformers' defaults are absent,
+        and in which old releases of transformers put eighty of their own."""
+        text = config.get("text_config")
+        if config.get("model_type") != "clip" or not isinstance(text, dict):
+            return config
+        known = {field.name for field in fields(TextEncoderConfig)} | TextEncoderConfig.FIXED.keys()
+        return {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "projection_dim": 512,
+                **{name: value for name, value in text.items() if name in known}}
+
+    @staticmethod
     def published_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop the old `position_ids` buffer; put back the prefix that transformers 5 leaves out."""
-        weights = {name: tensor for name, tensor in weights.items() if not name.endswith("position_ids")}
+        """Drop what only CLIP's comparison with pictures needs, and the old `position_ids` buffer; put back the prefix
+        that transformers 5 leaves out."""
+        weights = {name: tensor for name, tensor in weights.items() if not NOT_TEXT.search(name)}
         if not any(name.startswith("text_model.") for name in weights):
             weights = {f"text_model.{name}": tensor for name, tensor in weights.items()}
         return weights

@@ -21,7 +21,7 @@ from minisd.bpe import END, END_OF_WORD, START, clip_vocabulary, learn_merges, m
 from minisd.bpe import byte_symbols as byte_symbols
 from minisd.bpe import merge as merge
 from minisd.cautions import warn
-from minisd.files import read_json
+from minisd.files import read_json, read_text
 from minisd.saving import atomic_folder
 
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.
@@ -208,10 +208,7 @@ class Tokenizer:
             raise FileNotFoundError(f"no {' and no '.join(missing)} in {folder}, and no tokenizer.json instead")
         else:
             vocab = read_json(folder / "vocab.json")
-            try:
-                lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{folder / 'merges.txt'} is damaged: it is not UTF-8 text ({error})") from None
+            lines = read_text(folder / "merges.txt").splitlines()
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
         try:
             merges: list = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]

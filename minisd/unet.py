@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.blocks import Downsample, ResidualBlock, Upsample
-from minisd.network import LayerCount, Network, NetworkConfig
+from minisd.network import Network, in_precision_of
+from minisd.network_config import Epsilon, LayerCount, NetworkConfig, Side, check_blocks
 from minisd.transformer import SpatialTransformer, TransformerBlock
 
 
@@ -23,7 +24,7 @@ from minisd.transformer import SpatialTransformer, TransformerBlock
 class UNetConfig(NetworkConfig):
     """The fields of a published U-Net's `config.json`."""
 
-    sample_size: int = 64  # height and width of the latents it was trained on
+    sample_size: Side = 64  # height and width of the latents it was trained on
     in_channels: int = 4  # 9 for inpainting: noisy latents, mask, latents of the masked image
     out_channels: int = 4
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -33,7 +34,7 @@ class UNetConfig(NetworkConfig):
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     norm_num_groups: int = 32
-    norm_eps: float = 1e-5
+    norm_eps: Epsilon = 1e-5
     use_linear_projection: bool = False  # True in SD 2: a transformer's projections are linear, not 1×1 convolutions
 
     FIXED = {
@@ -56,6 +57,7 @@ class UNetConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
+        check_blocks("UNetConfig", levels, self.layers_per_block)
         for field, plain in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
             names = getattr(self, field)
             if len(names) != levels or set(names) - {plain, f"CrossAttn{plain}"}:
@@ -205,18 +207,20 @@ class UNet(Network):
         """Predict the noise (or the velocity, if trained for it).
 
         Args:
-            latents: (B, in_channels, h, w), noisy.
+            latents: (B, in_channels, h, w), noisy; of any precision, like the context.
             timesteps: one number from 0 to 999, or (B,).
             context: (B, tokens, cross_attention_dim), the text encoder's output.
 
         Returns:
-            (B, out_channels, h, w).
+            (B, out_channels, h, w), in the network's own precision.
 
         Raises:
-            ValueError: a shape that does not fit the config.
+            ValueError: a shape that does not fit the config, or numbers that are not floating point.
         """
         times = torch.as_tensor(timesteps, device=latents.device)
         self._check(latents, times, context)
+        latents = in_precision_of(self.conv_in.weight, latents, "UNet: latents")
+        context = in_precision_of(self.conv_in.weight, context, "UNet: context")
         times = times.expand(latents.shape[0])
         time = sinusoidal_embedding(times, self.config.block_out_channels[0]).to(latents.dtype)
         time = self.time_embedding(time)  # (B, 4·C₀)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from minisd.attention import Attention
 from minisd.bands import decode_in_bands
 from minisd.blocks import Downsample, ResidualBlock, Upsample
-from minisd.network import LayerCount, Network, NetworkConfig, channels_last
+from minisd.network import Network, channels_last, in_precision_of
+from minisd.network_config import LayerCount, NetworkConfig, Side, check_blocks
 from minisd.randomness import Generators, randn
 
 EPS = 1e-6  # of every group norm in the VAE
@@ -31,7 +32,7 @@ class VAEConfig(NetworkConfig):
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)  # one per resolution, the full one first
     layers_per_block: LayerCount = 2
     norm_num_groups: int = 32
-    sample_size: int = 512
+    sample_size: Side = 512
     scaling_factor: float = 0.18215  # 1 / standard deviation of the latents (Rombach et al., appendix G)
     force_upcast: bool = True  # the published VAEs overflow in fp16
 
@@ -45,6 +46,7 @@ class VAEConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
+        check_blocks("VAEConfig", levels, self.layers_per_block)
         for field, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             if (getattr(self, field) or (name,) * levels) != (name,) * levels:
                 raise ValueError(f"VAEConfig: {field}={getattr(self, field)!r} must be {name!r} {levels} times")
@@ -203,11 +205,16 @@ class VAE(Network):
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Pixels in [-1, 1], (B, 3, H, W) → distribution of *unscaled* latents (B, 4, H/8, W/8)."""
+        """Pixels in [-1, 1], (B, 3, H, W) → distribution of *unscaled* latents (B, 4, H/8, W/8).
+
+        Raises:
+            ValueError: another shape, or numbers that are not floating point (any precision is taken).
+        """
         channels, multiple = self.config.in_channels, self.downscale
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(f"VAE.encode: x has shape {tuple(x.shape)}; "
                              f"it must be (B, {channels}, H, W) with H and W divisible by {multiple}")
+        x = in_precision_of(self.quant_conv.weight, x, "VAE.encode: x")
         return DiagonalGaussian(self.quant_conv(self.encoder(convolution_format(x))).contiguous())
 
     def decode(self, z: Tensor, in_bands: bool = False) -> Tensor:
@@ -215,10 +222,14 @@ class VAE(Network):
 
         Args:
             in_bands: compute the large maps in bands of rows: the same picture, slower but in a third of the memory.
+
+        Raises:
+            ValueError: another shape, or numbers that are not floating point (any precision is taken).
         """
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"VAE.decode: z has shape {tuple(z.shape)}; "
                              f"it must be (B, {self.config.latent_channels}, h, w)")
+        z = in_precision_of(self.post_quant_conv.weight, z, "VAE.decode: z")
         z = self.post_quant_conv(convolution_format(z))
         return (decode_in_bands(self.decoder, z) if in_bands else self.decoder(z)).contiguous()
 

@@ -10,49 +10,65 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minisd.files import read_json
+from minisd.files import check_regular, read_json
+from minisd.messages import listed, shown
 from minisd.saving import check_whole
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Open a file. Its tensors are memory-mapped: nothing is read until it is used."""
+    check_regular(path)
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}); fetch it again") from None
+        raise ValueError(f"{path} is damaged or not a safetensors file ({shown(error, 300)}); fetch it again") from None
+    except (RuntimeError, MemoryError) as error:  # terabytes, which a file can claim without taking them on the disk
+        raise ValueError(f"{path} cannot be mapped into memory ({shown(error, 300)}); fetch it again") from None
+
+
+def find_weights(folder: Path, name: str) -> dict[str | None, Path]:
+    """Variant (None for the plain one) → its file, or the index of its shards. Indices have been named both ways."""
+    pattern = re.compile(rf"{name}(?:\.(?P<a>\w+))?\.safetensors(?P<index>\.index(?:\.(?P<b>\w+))?\.json)?")
+    matches = [match for path in folder.glob("*") if (match := pattern.fullmatch(path.name))]
+    matches.sort(key=lambda match: match["index"] is None)  # where there are both, the file counts
+    return {match["a"] or match["b"]: folder / match[0] for match in matches}
 
 
 def load_weights(folder: str | Path, name: str, variant: str | None = None) -> dict[str, Tensor]:
     """The tensors of `name.safetensors` in a folder, or of its shards; with a variant, of `name.fp16.safetensors`."""
     folder = Path(folder)
     check_whole(folder)
-    stem = f"{name}.{variant}" if variant else name
-    single = folder / f"{stem}.safetensors"
-    if single.is_file():
-        return read_safetensors(single)
-    for index in (f"{name}.safetensors.index.{variant}.json", f"{stem}.safetensors.index.json"):
-        if (folder / index).is_file():
-            return load_shards(folder, read_json(folder / index), index)
-    found = sorted(p.name for p in folder.glob("*") if p.suffix in (".safetensors", ".bin", ".ckpt"))
-    raise FileNotFoundError(f"no {single.name} in {folder}; there is {', '.join(found) or 'no weight file at all'}"
-                            + (" (.bin files are pickles, which can run code, and are not opened)"
-                               if any(f.endswith(".bin") for f in found) else ""))
+    variants = find_weights(folder, name)
+    if path := variants.get(variant):
+        return read_safetensors(path) if path.suffix == ".safetensors" else load_shards(folder, read_json(path), path)
+    found = sorted(shown(p.name) for p in folder.glob("*") if p.suffix in (".safetensors", ".bin", ".ckpt"))
+    hint = ""
+    if variants:
+        hint = f"; from_pretrained({str(folder)!r}, variant={next(iter(variants))!r}) opens what is there"
+    elif any(file.endswith(".bin") for file in found):
+        hint = " (.bin files are pickles, which can run code, and are not opened)"
+    raise FileNotFoundError(f"no {f'{name}.{variant}' if variant else name}.safetensors in {folder}; "
+                            f"there is {', '.join(found) or 'no weight file at all'}{hint}")
 
 
-def load_shards(folder: Path, index: dict, index_name: str) -> dict[str, Tensor]:
-    """Weights split over several files; the index says which tensor is in which."""
+def load_shards(folder: Path, index: dict, path: Path) -> dict[str, Tensor]:
+    """Weights split over several files; the index, which was read from `path`, says which tensor is in which."""
     places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
-        raise ValueError(f"{folder / index_name}: weight_map must map each tensor to the name of its file")
+        raise ValueError(f"{path}: weight_map must map each tensor to the name of its file")
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise ValueError(f"{folder / index_name} names {shard!r}, which is not a safetensors file in that folder")
-        if not (folder / shard).is_file():
-            raise FileNotFoundError(f"{folder / index_name} names {shard}, which is not there")
-        weights |= read_safetensors(folder / shard)
-    if missing := sorted(places.keys() - weights.keys()):
-        raise ValueError(f"{folder / index_name} names tensors that no shard holds: {', '.join(missing[:5])}")
+        if Path(shard).name != shard or not shard.endswith(".safetensors") or not shard.isprintable():
+            raise ValueError(f"{path} names {shown(repr(shard))}, which is not a safetensors file in that folder")
+        if not (folder / shard).exists():
+            raise FileNotFoundError(f"{path} names {shard}, which is not there")
+        tensors = read_safetensors(folder / shard)
+        if misplaced := [name for name in tensors if places.get(name) != shard]:
+            raise ValueError(f"{folder / shard} holds tensors which {path.name} places in another file, or in none: "
+                             f"{listed(misplaced)}; fetch all files of the model again")
+        weights |= tensors
+    if missing := places.keys() - weights.keys():
+        raise ValueError(f"{path} names tensors that no shard holds: {listed(missing)}")
     return weights
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minisd.network import Network, NetworkConfig
+from minisd.network import Network, in_precision_of
+from minisd.network_config import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Classifier(Network):
         """Pictures (B, 3, 64, 64) in [-1, 1] → the features that all three answers are computed from, (B, features)."""
         if pixels.ndim != 4 or pixels.shape[1:] != (3, 64, 64):
             raise ValueError(f"Classifier: pixels have shape {tuple(pixels.shape)}; they must be (B, 3, 64, 64)")
+        pixels = in_precision_of(self.dense.weight, pixels, "Classifier: pixels")
         return F.silu(self.dense(self.convolutions(pixels).flatten(1)))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

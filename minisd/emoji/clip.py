@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minisd.messages import shown
+from minisd.network import in_precision_of
 from minisd.saving import atomic_folder
 from minisd.text_encoder import TextEncoder
 from minisd.weights import load_weights, save_weights
@@ -30,6 +32,7 @@ class ImageEncoder(nn.Module):
         self.projection = nn.Linear((resolution // 2 ** len(channels)) ** 2 * channels[-1], width, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        images = in_precision_of(self.projection.weight, images, "ImageEncoder: images")
         return self.projection(self.features(images).flatten(1))
 
 
@@ -58,7 +61,7 @@ class CLIP(nn.Module):
         try:
             clip.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"{folder}: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{folder}: {shown(' '.join(str(error).split()), 1000)}") from None
         return clip.eval()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -72,7 +75,8 @@ class CLIP(nn.Module):
         end = (token_ids == self.text_encoder.config.eos_token_id).int().argmax(dim=1)  # the first one
         # No position attends to later ones, so nothing after the last end token needs to be computed.
         hidden = self.text_encoder(token_ids[:, : int(end.max()) + 1])
-        return F.normalize(self.text_projection(hidden[torch.arange(len(end)), end]).float(), dim=-1)
+        at_end = hidden[torch.arange(len(end)), end].to(self.text_projection.weight.dtype)
+        return F.normalize(self.text_projection(at_end).float(), dim=-1)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, R, R) in [-1, 1] → unit vectors (B, projection_dim)."""

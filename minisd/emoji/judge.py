@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from minisd.emoji.heads import WORN
 from minisd.emoji.scene import PATTERNS
 from minisd.emoji.world import EmojiData
-from minisd.network import Network, NetworkConfig
+from minisd.network import Network, in_precision_of
+from minisd.network_config import NetworkConfig
 
 AT_ONCE = 32         # pictures judged together
 STRIDES = (4, 2, 2)  # 128 pixels → 32 → 16 → 8
@@ -97,7 +98,7 @@ class Judge(Network):
         """Pictures (B, 3, 128, 128) in [-1, 1] → (B, channels, 8, 8). ValueError for another shape."""
         if pixels.ndim != 4 or pixels.shape[1:] != (3, 128, 128):
             raise ValueError(f"Judge: pixels have shape {tuple(pixels.shape)}; they must be (B, 3, 128, 128)")
-        return self.convolutions(pixels)
+        return self.convolutions(in_precision_of(self.style.weight, pixels, "Judge: pixels"))
 
     def forward(self, pixels: Tensor) -> Scores:
         last = self.last_map(pixels)

@@ -72,8 +72,8 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
         raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
                          "between 0 and 1")
     span = config.get("clip_sample_range", 1.0)
-    if not isinstance(span, Real) or not float(span) > 0:
-        raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0")
+    if not isinstance(span, Real) or not 0 < float(span) < inf:
+        raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0, and finite")
     config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
     return config
 

@@ -212,6 +212,51 @@ def test_files_that_say_what_they_predict(written, file, predicts, side):
     assert_predicts(StableDiffusion.from_pretrained(path, prediction_type=asked), asked, sizes[asked])
 
 
+def test_an_sd2_file_made_from_a_folder(tiny, tmp_path):
+    """diffusers' script writes no block that is not used, and no projection."""
+    folder = StableDiffusion.from_pretrained(tiny["sd2"])
+    weights = original(folder)
+    last = f".resblocks.{folder.text_encoder.config.num_hidden_layers}."
+    weights = {name: t for name, t in weights.items() if last not in name and not name.endswith("text_projection")}
+    save_file(weights, tmp_path / "model.safetensors")
+    parts = single_file.split(single_file.read_single_file(tmp_path / "model.safetensors")[0], "file")
+    config, text = parts["text_encoder"]
+    assert config["num_hidden_layers"] == folder.text_encoder.config.num_hidden_layers == 3
+    expected = folder.text_encoder.state_dict()
+    assert text.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in text.items())
+
+
+@pytest.mark.parametrize(("blocks", "projection"), [(24, True), (24, False), (23, True), (23, False)])
+def test_of_openclips_24_blocks_the_last_is_not_used(blocks, projection):
+    names = ["token_embedding.weight", "positional_embedding", *["text_projection"] * projection,
+             *(f"transformer.resblocks.{i}.mlp.c_fc.weight" for i in range(blocks))]
+    config, new = single_file.convert_text({f"cond_stage_model.model.{name}": torch.zeros(4, 4) for name in names})
+    assert config["num_hidden_layers"] == 23
+    assert len([name for name in new if name.endswith("fc1.weight")]) == 23
+
+
+@pytest.mark.parametrize(("kind", "before", "after"), [
+    ("sd1", "cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."),  # NovelAI and its offspring
+    ("sd1", "cond_stage_model.", "conditioner.embedders.0."),
+    ("sd2", "cond_stage_model.", "conditioner.embedders.0."),  # SD-Turbo
+])
+def test_other_names_of_the_text_encoder(tiny, monkeypatch, tmp_path, kind, before, after):
+    from minisd import checkpoint
+
+    folder = StableDiffusion.from_pretrained(tiny[kind])
+    monkeypatch.setattr(checkpoint.Tokenizer, "from_pretrained", lambda path: folder.tokenizer)
+    weights = {name.replace(before, after): tensor for name, tensor in original(folder).items()}
+    weights["cond_stage_model.logit_scale"] = torch.ones(1)  # as other programs leave it there
+    weights |= {"cond_stage_model.transformer.text_projection.weight": torch.ones(8, 8)} if kind == "sd1" else {}
+    save_file(weights, tmp_path / "model.safetensors")
+    ours = StableDiffusion.from_pretrained(tmp_path / "model.safetensors")
+    assert_same_weights(ours, folder)
+    if kind == "sd2":  # Turbo predicts the noise, at 512 pixels, in a single step that begins at the very end
+        assert (ours.scheduler.config.prediction_type, ours.unet.config.sample_size) == ("epsilon", 64)
+        assert ours.scheduler.config.timestep_spacing == "trailing"
+
+
 def test_a_file_with_what_its_trainer_left_in_it(tiny, tmp_path, monkeypatch):
     """As in the published .ckpt files: callbacks with a class as their key, NumPy numbers; none of it is run."""
     name = "pytorch_lightning.callbacks.model_checkpoint"

@@ -1,0 +1,19 @@
+"""Text from a file in an error message: names and values that somebody else chose, never raw, never long."""
+
+from collections.abc import Iterable
+
+
+def shown(text: object, limit: int = 100) -> str:
+    """A text of at most `limit` characters, in which control characters, which could command a terminal, are escaped.
+
+    Give `repr(value)` instead of a value that is to stand in quotes if it is a string.
+    """
+    text = str(text)
+    text = text if len(text) <= limit else f"{text[:limit - 1]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def listed(names: Iterable[object]) -> str:
+    """The first five of some names, in order, and how many more there are."""
+    first = sorted(map(str, names))
+    return ", ".join(map(shown, first[:5])) + (f" and {len(first) - 5} more" if len(first) > 5 else "")
