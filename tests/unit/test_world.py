@@ -41,8 +41,8 @@ NO_TILT = {"tilt": 0.0, "shift": (0.0, 0.0), "scale": 1.0}
 
 
 @pytest.fixture(scope="module")
-def data():
-    return EmojiData("core")
+def data(world):
+    return world
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_the_core_has_fine_drawings_also_of_what_is_worn(data, full):
     assert all(set(styles) == set(STYLES) for styles in HEADS.values())
 
 
+@pytest.mark.slow
 def test_fine_sheets_show_the_same_drawings_as_the_full_set(data, full):
     """Compared at 32 pixels, where a wrong order of the sheets would be noticed but not their resolution."""
     for name in data.position:
@@ -298,7 +299,7 @@ def test_the_tokenizer_hears_every_name_and_every_word():
     assert all(record["name"] in heard for record in names)
     for word in ("wearing", "next to", "above", "below", "striped", "dotted", "checked", "gradient", "three"):
         assert heard.count(word) > 20
-    assert texts == tokenizer_corpus(seed=0, count=2000)
+    assert tokenizer_corpus(seed=0, count=10) == texts[:10] + texts[2000:]
 
 
 # The split
@@ -394,7 +395,7 @@ def test_the_full_set_draws_the_same_scenes_at_64(data, full, scenes):
 
 
 def test_pictures_are_in_range(data, scenes):
-    pictures = torch.stack([data.draw(scene) for scene in scenes[:300]])
+    pictures = torch.stack([data.draw(scene) for scene in scenes[:100]])
     assert pictures.min() >= -1 - 1e-6
     assert pictures.max() <= 1 + 1e-6
 
@@ -440,8 +441,7 @@ def test_place_moves_a_small_thing_to_a_third_of_the_frame(data, place, right, d
 
 @given(st.integers(0, 2**32), st.sampled_from(["train", "heldout", "all"]))
 @settings(max_examples=150, deadline=None)
-def test_the_frame_cuts_off_no_more_than_a_tenth(number, split):
-    data = EMOJI_DATA
+def test_the_frame_cuts_off_no_more_than_a_tenth(data, number, split):
     scene = data.scene(np.random.default_rng(number), split)
     for pixels, top, left in drawing.pieces(scene, data.sprite, 128):
         alpha = np.pad(pixels[..., 3], 128)
@@ -453,8 +453,8 @@ def test_the_frame_cuts_off_no_more_than_a_tenth(number, split):
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
-def test_several_things_hardly_overlap(number):
-    data, rng = EMOJI_DATA, np.random.default_rng(number)
+def test_several_things_hardly_overlap(data, number):
+    rng = np.random.default_rng(number)
     scene = next(s for s in iter(lambda: data.scene(rng, "all"), None) if not single(s))
     frames = []
     for pixels, top, left in drawing.pieces(scene, data.sprite, 128):
@@ -678,6 +678,3 @@ def test_larger_sheets_of_the_full_set(tmp_path, full):
     Image.new("RGBA", (40 * 64, 64)).save(tmp_path / "sticker.webp")
     with pytest.raises(ValueError, match=r"sticker\.webp is 2560 x 64 pixels, but 40 captions need 5120 x 128"):
         EmojiData("full", tmp_path)
-
-
-EMOJI_DATA = EmojiData("core")
