@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d
 
 from minisd.emoji import drawing
 from minisd.emoji.heads import HEADS, WORN
-from minisd.emoji.sampling import DIFFERENT, PERIODS
+from minisd.emoji.sampling import DIFFERENT, PERIODS, pick, random_ground
 from minisd.emoji.scene import (
     BACKGROUNDS,
     NUMBERS,
@@ -170,6 +170,11 @@ def test_shares_of_what_is_drawn(scenes):
                         "worn": ["", *WORN], "background": BACKGROUNDS, "second": ["", *BACKGROUNDS],
                         "paraphrase": range(PARAPHRASES), "pattern": PATTERNS}.items():
         assert {getattr(s, name) for s in scenes} == set(words)
+
+
+def test_shares_that_rounding_leaves_short_of_1_give_the_last_key():
+    dice = type("Dice", (), {"random": lambda self: 0.9999})()
+    assert pick(dice, {"a": 0.5, "b": 0.4998}) == "b"
 
 
 def test_tilts_are_moderate(scenes):
@@ -362,6 +367,16 @@ def test_nothing_is_put_on_a_ground_that_hides_it(data, scenes):
             assert DIFFERENT[colours.index(scene.background), colours.index(scene.second)]
         elif scene.background != "white":
             assert hidden.max() < 0.5
+
+
+@pytest.mark.parametrize("shown_on", [[], ["red"]])
+def test_where_no_ground_is_left_there_is_no_scene(shown_on):
+    """White is always good enough for a plain ground; a pattern takes two colours."""
+    hidden = np.array([0.0 if colour in shown_on else 1.0 for colour in BACKGROUNDS])
+    found = [random_ground(np.random.default_rng(i), hidden, {}) for i in range(200)]
+    assert None in found
+    grounds = {tuple(parts.values()) for parts in found if parts is not None}
+    assert grounds == {(), *(("plain", colour) for colour in shown_on)}
 
 
 # Pictures
@@ -659,6 +674,15 @@ def test_captions_that_do_not_fit(folder):
     fewer = [record | {"core": record["core"] and record["name"] != "pizza"} for record in records]
     (folder / "captions.json").write_text(json.dumps(fewer), encoding="utf-8")
     with pytest.raises(ValueError, match=r"core-3d\.webp has 178 drawings, but there are 177 captions"):
+        EmojiData("core", folder)
+
+
+@pytest.mark.parametrize("change", [lambda text: text[:-9], lambda text: "[1]", lambda text: '[{"name": "pizza"}]',
+                                    lambda text: text.replace('"pizza"', '"rocket"')])
+def test_damaged_captions(folder, change):
+    whole = (folder / "captions.json").read_text(encoding="utf-8")
+    (folder / "captions.json").write_text(change(whole), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"captions\.json is damaged"):
         EmojiData("core", folder)
 
 
