@@ -47,7 +47,7 @@ test: .venv/ready-dev  ## lint and check types, then run all tests; each worker 
 	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
-check: .venv/ready-dev  ## find most of what `make test` would find, in under two minutes on two cores: lint, types, quick tests
+check: .venv/ready-dev  ## find most of what `make test` would find, in under 90 seconds on two cores: lint, types, quick tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m "not slow" tests/unit

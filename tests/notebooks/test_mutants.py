@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import pytest
 
-from tests.notebooks.files import ROOT
+from tests.notebooks.files import CHAPTERS, ROOT, read
 
 # notebook, file, the original code, the mutant's code
 MUTANTS = [
@@ -37,15 +38,25 @@ MUTANTS = [
     ("11_published_weights", "bands.py", "squares / count - mean**2", "squares / count - 0.9 * mean**2"),
     ("01_noise", "plot.py", 'interpolation="nearest", **{"vmin"', 'interpolation="bilinear", **{"vmin"'),
 ]
+# What of a notebook is left out, because it trains for a minute and nothing of the package, nor what comes after it,
+# needs that: cells in which one of these words stands.
+LEFT_OUT = {"04_vae": ("optimise([", "codes.mean(", "+ spread * dice", "= train_toy(", "def live_loss(")}
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """A copy of the project, with links to the notebooks and a package that may be changed."""
+    """A copy of the project, with notebooks without what takes long and a package that may be changed."""
     folder = tmp_path_factory.mktemp("mutants")
     shutil.copytree(ROOT / "minisd", folder / "minisd", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("assets", "notebooks", "tests", "conftest.py", "pyproject.toml"):
+    for name in ("assets", "tests", "conftest.py", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "notebooks").mkdir()
+    for path in CHAPTERS:
+        notebook, words = read(path), LEFT_OUT.get(path.stem, ())
+        for word in words:
+            assert any(word in cell.source for cell in notebook.cells), f"{word!r} stands nowhere in {path.name}"
+        notebook.cells = [cell for cell in notebook.cells if not any(word in cell.source for word in words)]
+        nbformat.write(notebook, folder / "notebooks" / path.name)
     return folder
 
 
@@ -74,5 +85,6 @@ def test_a_changed_constant_makes_a_notebook_fail(copy, notebook, file, old, new
 
 
 def test_without_a_mutant_the_copy_passes(copy):
-    done = run(MUTANTS[0][0], copy)
+    """One from which cells are left out: no other may need them."""
+    done = run("04_vae", copy)
     assert done.returncode == 0, done.stdout + done.stderr

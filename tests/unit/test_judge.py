@@ -102,6 +102,16 @@ def test_pictures_are_degraded_only_a_little_and_the_same_each_time(data):
     assert len({shift for _, shift in best}) > 8
 
 
+def test_shifts_are_of_either_sign_and_all_equally_frequent():
+    rows, columns = torch.meshgrid(*[torch.arange(32.0)] * 2, indexing="ij")
+    images = 100 * torch.stack([rows, columns, rows]).expand(400, 3, 32, 32)  # beside which the noise is nothing
+    moved = ((augment(images, batch_of(400)) - images) / 100)[:, :2, 10:22, 10:22].mean(dim=(2, 3)).round().int()
+    for direction in moved.T:  # down, to the right
+        found, counts = direction.unique(return_counts=True)
+        assert found.tolist() == list(range(-SHIFT, SHIFT + 1))
+        assert counts.min() > 400 / 9 / 2
+
+
 def test_the_loss_counts_every_part(data, monkeypatch):
     """With answers that are right, it is near nothing; each part that is wrong makes it large."""
     task = JudgeTask(Options(), data)

@@ -1,5 +1,7 @@
 """The pipeline on its own: seeds, the number of network calls, callbacks, outputs, the progress bar."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -14,20 +16,53 @@ STOCHASTIC = ["ddpm", "euler-ancestral"]
 ALL = list(SAMPLERS)
 
 
-@pytest.fixture
-def sd(tiny) -> StableDiffusion:
-    return StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler="ddim")
+@pytest.fixture(scope="module")
+def loaded(tiny) -> StableDiffusion:
+    return StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", dtype=torch.float32)
 
 
-@pytest.fixture
-def exact(tiny) -> StableDiffusion:
+@pytest.fixture(scope="module")
+def loaded_exact(tiny) -> StableDiffusion:
     """Networks in float64: float32 sums round differently in a larger batch, by as much as 2e-5 in the pixels."""
-    return StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler="ddim", dtype=torch.float64)
+    return StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def loaded_inpainter(tiny) -> StableDiffusion:
+    return StableDiffusion.from_pretrained(tiny["sd1-inpaint"], device="cpu", dtype=torch.float64)
+
+
+def own(loaded: StableDiffusion, scheduler: str = "ddim") -> StableDiffusion:
+    """A pipeline for one test, around networks that all tests share."""
+    sd = copy(loaded)
+    sd.set_scheduler(scheduler)
+    return sd
 
 
 @pytest.fixture
-def inpainter(tiny) -> StableDiffusion:
-    return StableDiffusion.from_pretrained(tiny["sd1-inpaint"], device="cpu", dtype=torch.float64)
+def sd(loaded) -> StableDiffusion:
+    return own(loaded)
+
+
+@pytest.fixture
+def exact(loaded_exact) -> StableDiffusion:
+    return own(loaded_exact)
+
+
+@pytest.fixture
+def inpainter(loaded_inpainter) -> StableDiffusion:
+    return own(loaded_inpainter, "pndm")
+
+
+@pytest.fixture
+def plain_unets(loaded, loaded_exact, loaded_inpainter, monkeypatch) -> None:
+    """For tests of what is around the U-Net: instead of networks, a formula in which everything counts."""
+    def forward(latents, timestep, context):
+        latents = latents[:, :4] + latents.mean(dim=1, keepdim=True)
+        return torch.sin(latents + timestep / 500 + context.square().mean(dim=(1, 2)).view(-1, 1, 1, 1))
+
+    for sd in (loaded, loaded_exact, loaded_inpainter):
+        monkeypatch.setattr(sd.unet, "forward", forward)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +78,7 @@ def mask() -> torch.Tensor:
 
 
 @pytest.fixture
-def calls(sd, monkeypatch) -> list[int]:
+def calls(sd, plain_unets, monkeypatch) -> list[int]:
     """The batch size of every call of the U-Net."""
     sizes, forward = [], sd.unet.forward
 
@@ -60,11 +95,12 @@ def calls(sd, monkeypatch) -> list[int]:
 
 def draw(sd, job: str, image, mask, **settings):
     given = {"text_to_image": (), "image_to_image": (image, 0.7), "inpaint": (image, mask, 0.7)}[job]
-    return getattr(sd, job)(settings.pop("prompt", CAPTIONS[0]), *given, output="pt", **QUICK | settings)
+    return getattr(sd, job)(CAPTIONS[0], *given, output="latent", **QUICK | settings)
 
 
 @pytest.mark.parametrize("job", ["text_to_image", "image_to_image", "inpaint"])
 @pytest.mark.parametrize("scheduler", ["ddim", *STOCHASTIC])
+@pytest.mark.usefixtures("plain_unets")
 def test_image_k_of_a_batch_is_the_image_that_its_seed_gives_alone(exact, image, mask, job, scheduler):
     exact.set_scheduler(scheduler)
     together = draw(exact, job, image, mask, seed=5, num_images=3)
@@ -75,9 +111,10 @@ def test_image_k_of_a_batch_is_the_image_that_its_seed_gives_alone(exact, image,
 
 @pytest.mark.parametrize("strength", [0.7, 1.0])
 @pytest.mark.parametrize("scheduler", ["ddim", *STOCHASTIC])
+@pytest.mark.usefixtures("plain_unets")
 def test_seeds_with_nine_channels(inpainter, image, mask, strength, scheduler):
     inpainter.set_scheduler(scheduler)
-    settings = {"strength": strength, "output": "pt"} | QUICK
+    settings = {"strength": strength, "output": "latent"} | QUICK
     together = inpainter.inpaint(CAPTIONS[0], image, mask, seed=5, num_images=2, **settings)
     alone = torch.cat([inpainter.inpaint(CAPTIONS[0], image, mask, seed=5 + k, **settings) for k in range(2)])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
@@ -101,6 +138,7 @@ def test_batch_of_images_and_masks(exact, image, mask):
 
 
 @pytest.mark.parametrize("scheduler", ALL)
+@pytest.mark.usefixtures("plain_unets")
 def test_a_pipeline_can_be_used_again(sd, scheduler):
     """Nothing is left over from the previous run: schedulers remember steps, but forget them in time."""
     sd.set_scheduler(scheduler)
@@ -153,7 +191,7 @@ def test_numbers_of_numpy_are_numbers(sd):
 @pytest.mark.filterwarnings("ignore:guidance_scale=0:UserWarning")
 @pytest.mark.parametrize(("guidance", "batch"), [(1, 3), (1.0, 3), (7.5, 6), (0, 6)])
 def test_guidance_is_one_call_of_twice_the_batch_and_1_is_none(sd, calls, guidance, batch):
-    sd.text_to_image(CAPTIONS[0], num_images=3, guidance_scale=guidance, **QUICK)
+    sd.text_to_image(CAPTIONS[0], num_images=3, guidance_scale=guidance, output="latent", **QUICK)
     assert calls == [batch] * 3
 
 
@@ -161,13 +199,14 @@ def test_guidance_is_one_call_of_twice_the_batch_and_1_is_none(sd, calls, guidan
 def test_calls_of_a_run(sd, calls, scheduler, expected):
     """Heun takes two calls per step, but one in the last step; PNDM takes two in the first."""
     sd.set_scheduler(scheduler)
-    sd.text_to_image(CAPTIONS[0], guidance_scale=1, num_inference_steps=4, progress=False)
+    sd.text_to_image(CAPTIONS[0], guidance_scale=1, num_inference_steps=4, output="latent", progress=False)
     assert calls == [1] * expected
 
 
 @pytest.mark.parametrize(("strength", "steps"), [(1.0, 10), (0.8, 8), (0.55, 5), (0.1, 1)])
 def test_strength_is_the_part_of_the_steps_that_is_run(sd, calls, image, strength, steps):
-    sd.image_to_image(CAPTIONS[0], image, strength, num_inference_steps=10, progress=False, seed=0)
+    sd.image_to_image(CAPTIONS[0], image, strength, num_inference_steps=10, output="latent", progress=False,
+                      seed=0)
     assert len(calls) == steps
 
 
@@ -225,6 +264,7 @@ def generators(batch=2):
 
 @pytest.mark.parametrize("guidance", [1, 5.0])
 @pytest.mark.parametrize("scheduler", ALL)
+@pytest.mark.usefixtures("plain_unets")
 def test_a_loop_is_text_to_image(sd, scheduler, guidance):
     sd.set_scheduler(scheduler)
     called, seen = [], list(sd.denoise(*begin(sd, guidance=guidance), generator=generators()))
@@ -241,6 +281,7 @@ def test_a_loop_is_text_to_image(sd, scheduler, guidance):
 
 @pytest.mark.parametrize(("steps", "strength", "skip"), [(4, 0.75, 1), (5, 0.6, 2), (4, 1.0, 0)])
 @pytest.mark.parametrize("scheduler", ALL)
+@pytest.mark.usefixtures("plain_unets")
 def test_a_loop_from_a_noisy_image_is_image_to_image(sd, image, scheduler, steps, strength, skip):
     sd.set_scheduler(scheduler)
     noise, generator = NOISE[:1], torch.Generator().manual_seed(3)
@@ -255,6 +296,7 @@ def test_a_loop_from_a_noisy_image_is_image_to_image(sd, image, scheduler, steps
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "heun", "pndm"])
+@pytest.mark.usefixtures("plain_unets")
 def test_a_loop_that_writes_into_the_state_is_inpainting(sd, image, mask, scheduler):
     sd.set_scheduler(scheduler)
     noise, small = NOISE[:1], mask[..., ::8, ::8]
@@ -294,6 +336,7 @@ def test_what_is_written_into_the_state_is_what_the_next_step_begins_with(sd, mo
 
 @pytest.mark.parametrize("scheduler", ALL)
 @pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.usefixtures("plain_unets")
 def test_a_loop_that_was_broken_off_leaves_the_model_usable(sd, scheduler, low_memory):
     sd.set_scheduler(scheduler)
     if low_memory:
@@ -314,6 +357,7 @@ def test_a_loop_that_was_broken_off_leaves_the_model_usable(sd, scheduler, low_m
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "dpm++"])
+@pytest.mark.usefixtures("plain_unets")
 def test_some_timesteps_that_follow_one_another(sd, scheduler):
     """The first of them, or a copy, of which only the values tell where they stand."""
     sd.set_scheduler(scheduler)
@@ -329,6 +373,7 @@ def test_some_timesteps_that_follow_one_another(sd, scheduler):
 
 
 @pytest.mark.parametrize("scheduler", STOCHASTIC)
+@pytest.mark.usefixtures("plain_unets")
 def test_a_loop_draws_from_its_generator(sd, scheduler):
     sd.set_scheduler(scheduler)
     arguments = begin(sd)
@@ -343,8 +388,9 @@ def test_a_loop_draws_from_its_generator(sd, scheduler):
     assert not torch.equal(together, result(None))
 
 
-def test_a_network_in_training_draws_what_it_draws_afterwards(sd):
+def test_a_network_in_training_draws_what_it_draws_afterwards(tiny):
     """Around networks in memory, of different precision, and with gradients outside the loop."""
+    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler="ddim")
     sd.unet.double().train().requires_grad_(True)
     trained = StableDiffusion(sd.tokenizer, sd.text_encoder, sd.unet, sd.vae, sd.scheduler)
     results = []
@@ -361,8 +407,9 @@ def test_a_network_in_training_draws_what_it_draws_afterwards(sd):
     assert all(parameter.requires_grad for parameter in sd.unet.parameters())
 
 
-def test_frozen_networks_may_stay_on_another_device(sd, image):
+def test_frozen_networks_may_stay_on_another_device(tiny, image):
     """What they give goes to where the U-Net is: "meta", here."""
+    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler="ddim")
     sd.unet.to("meta")
     context, clean = sd.encode_prompt(["", CAPTIONS[0]]), sd.encode_image(image)
     assert context.is_meta
@@ -397,6 +444,7 @@ def test_a_loop_with_nine_channels_must_be_shown_something(inpainter):
 
 
 @pytest.mark.parametrize("scheduler", ALL)
+@pytest.mark.usefixtures("plain_unets")
 def test_callback(sd, scheduler):
     sd.set_scheduler(scheduler)
     seen = []
@@ -413,6 +461,7 @@ def test_callback(sd, scheduler):
 
 
 @pytest.mark.parametrize("scheduler", ALL)
+@pytest.mark.usefixtures("plain_unets")
 def test_a_callback_may_write_into_the_x0_that_it_gets(sd, scheduler):
     sd.set_scheduler(scheduler)
     expected, spoilt = (sd.text_to_image(CAPTIONS[0], seed=0, output="latent", callback=callback, **QUICK)
@@ -524,10 +573,13 @@ def test_masks_as_pictures(sd, image, mask):
 def test_schedulers_by_name_or_instance_keep_the_noise_schedule(tiny, sd):
     expected = sd.scheduler.alphas_cumprod
     for name in (*ALL, "EulerDiscreteScheduler"):
-        one = StableDiffusion.from_pretrained(tiny["sd1"], scheduler=name)
-        torch.testing.assert_close(one.scheduler.alphas_cumprod, expected)
-        assert StableDiffusion.from_pretrained(tiny["sd1"], scheduler=one.scheduler).scheduler is one.scheduler
-    assert type(one.scheduler).__name__ == "EulerDiscreteScheduler"
+        sd.set_scheduler(name)
+        torch.testing.assert_close(sd.scheduler.alphas_cumprod, expected)
+    assert type(sd.scheduler).__name__ == "EulerDiscreteScheduler"
+    one = StableDiffusion.from_pretrained(tiny["sd1"], scheduler="heun")
+    assert type(one.scheduler).__name__ == "HeunDiscreteScheduler"
+    torch.testing.assert_close(one.scheduler.alphas_cumprod, expected)
+    assert StableDiffusion.from_pretrained(tiny["sd1"], scheduler=one.scheduler).scheduler is one.scheduler
 
 
 def test_another_sampler_keeps_a_schedule_that_was_never_spelt_out(sd):
@@ -538,10 +590,10 @@ def test_another_sampler_keeps_a_schedule_that_was_never_spelt_out(sd):
 
 
 @pytest.mark.parametrize("by_way_of", [None, *ALL])
-def test_swapping_samplers_keeps_what_the_checkpoint_says(tiny, by_way_of):
+def test_swapping_samplers_keeps_what_the_checkpoint_says(sd, by_way_of):
     """Not every sampler's config has all the fields of a published one; they must not get lost on the way."""
     diffusers = quietly(__import__, "diffusers")
-    sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu", scheduler=PNDMScheduler.from_config(SD_SCHEDULE))
+    sd.set_scheduler(PNDMScheduler.from_config(SD_SCHEDULE))
     theirs = diffusers.PNDMScheduler.from_config(SD_SCHEDULE)
     for name in ALL:
         if by_way_of:

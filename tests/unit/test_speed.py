@@ -30,32 +30,42 @@ class Copies(TorchDispatchMode):
         return result
 
 
-def denoise_elsewhere(sd: StableDiffusion) -> list[str]:
-    """Run the loop on the meta device, whose tensors have no values: code that reads one gets an error there, where on
-    a GPU it would wait. Returns the copies between devices."""
+def elsewhere(sd: StableDiffusion, monkeypatch, scheduler: str) -> tuple[torch.Tensor, ...]:
+    """The arguments of a loop on the meta device, whose tensors have no values: code that reads one gets an error
+    there, where on a GPU it would wait. A formula takes the U-Net's place."""
+    sd.set_scheduler(scheduler)
     sd.unet.to("meta")
-    latents, context = torch.empty(1, 4, 8, 8, device="meta"), torch.empty(2, 77, 64, device="meta")
+    monkeypatch.setattr(sd.unet, "forward", lambda latents, t, context: latents + t + context.mean())
     timesteps = sd._timesteps(10)
     assert timesteps.is_meta
+    return torch.empty(1, 4, 8, 8, device="meta"), timesteps, torch.empty(2, 77, 64, device="meta"), 7.5
+
+
+def copies_between_devices(sd: StableDiffusion, *arguments) -> list[str]:
     with Copies() as copies, torch.no_grad():
-        assert len(list(sd.denoise(latents, timesteps, context, 7.5))) == len(timesteps)
+        assert len(list(sd.denoise(*arguments))) == len(sd.scheduler.timesteps)
     return copies.found
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_loop_never_waits_for_the_gpu(sd, name):
-    sd.set_scheduler(name)
-    assert denoise_elsewhere(sd) == []
+def test_the_loop_never_waits_for_the_gpu(sd, monkeypatch, name):
+    assert copies_between_devices(sd, *elsewhere(sd, monkeypatch, name)) == []
+
+
+def test_nor_does_the_unet(sd, monkeypatch):
+    arguments = elsewhere(sd, monkeypatch, "ddim")
+    monkeypatch.undo()
+    assert copies_between_devices(sd, *arguments) == []
 
 
 def test_a_look_and_a_copy_would_be_noticed(sd, monkeypatch):
-    step = sd.scheduler.step
+    arguments, step = elsewhere(sd, monkeypatch, "pndm"), sd.scheduler.step
     monkeypatch.setattr(sd.scheduler, "step", lambda output, t, x, generator: step(output, float(t), x))
     with pytest.raises(RuntimeError, match="meta"):
-        denoise_elsewhere(sd)
+        copies_between_devices(sd, *arguments)
     monkeypatch.setattr(sd.scheduler, "step", lambda output, t, x, generator: step(output.to("meta"), t, x))
     monkeypatch.setattr(sd.scheduler, "scale_model_input", lambda x, t: torch.zeros(x.shape).to("meta"))
-    assert denoise_elsewhere(sd)
+    assert copies_between_devices(sd, *arguments)
 
 
 @pytest.mark.slow
@@ -131,15 +141,12 @@ def test_in_low_memory_a_loop_holds_the_unet_until_it_is_broken_off(sd, monkeypa
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_after_a_loop_was_broken_off_the_next_does_not_count_on(sd, name):
+def test_after_a_loop_was_broken_off_the_next_does_not_count_on(sd, monkeypatch, name):
     """Where nobody looks at the timesteps, the first of the new loop must not be taken for the next of the old."""
-    sd.set_scheduler(name)
-    sd.unet.to("meta")
-    latents, context = torch.empty(1, 4, 8, 8, device="meta"), torch.empty(2, 77, 64, device="meta")
-    timesteps = sd._timesteps(10)
+    latents, timesteps, *rest = elsewhere(sd, monkeypatch, name)
     start = 2 * sd.scheduler.order
     for some, begin in ((timesteps, 0), (timesteps[start:], start)):
-        for i, *_ in sd.denoise(latents, some, context, 7.5):
+        for i, *_ in sd.denoise(latents, some, *rest):
             assert sd.scheduler.step_index == begin + i + 1
             if i == 2:
                 break

@@ -158,6 +158,15 @@ def test_retrieval_counts_captions_that_find_their_picture(task, monkeypatch):
     assert asked == [(range(8), HELD_OUT, "train")]
 
 
+def test_it_says_how_good_it_is(task, tmp_path, monkeypatch):
+    shares = {kind: (1 + i) / 10 for i, kind in enumerate(clip.KINDS)}
+    monkeypatch.setattr(task, "retrieval", {"train": 0.9, "heldout": 0.8}.__getitem__)
+    monkeypatch.setattr(task, "told_apart", shares.__getitem__)
+    said = task.export(tmp_path)
+    assert "90.0% find their picture among new scenes, 80.0% among held-out combinations" in said
+    assert said.endswith(", ".join(f"{kind} {share:.1%}" for kind, share in shares.items()))
+
+
 def test_picture_is_the_table_of_similarities(task, monkeypatch):
     text, images = torch.eye(64), torch.eye(64).roll(1, dims=0)
     monkeypatch.setattr(task, "embed", lambda *given: (text, images, text))
