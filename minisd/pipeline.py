@@ -71,11 +71,11 @@ class StableDiffusion:
         if unet.config.in_channels not in (4, 9) or unet.config.out_channels != vae.config.latent_channels:
             raise ValueError(f"the U-Net takes {unet.config.in_channels} channels and gives "
                              f"{unet.config.out_channels}, the VAE's latents have {vae.config.latent_channels}; "
-                             "supported are 4 to 4, and 9 to 4 (inpainting)")
+                             "supported: 4 in and 4 out, or 9 in and 4 out (inpainting)")
         self.tokenizer, self.text_encoder, self.unet, self.vae = tokenizer, text_encoder, unet, vae
         self.scheduler = scheduler
         self.guidance_scale = check_guidance(guidance_scale)
-        self._home: torch.device | None = None  # in low-memory mode, where networks work; they rest on the CPU
+        self._work_device: torch.device | None = None  # in low-memory mode, where networks work; they rest on the CPU
         self._compiled = False
 
     @classmethod
@@ -106,7 +106,7 @@ class StableDiffusion:
     def set_scheduler(self, scheduler: str | Scheduler) -> None:
         """Swap the sampler and keep the noise schedule: a name such as "euler", or an instance.
 
-        Fields that the present sampler's config lacks are Stable Diffusion's; above all, latents are never clipped.
+        Fields missing from the present config are Stable Diffusion's; above all, latents are never clipped.
         """
         if not isinstance(scheduler, str) and (isinstance(scheduler, type) or not hasattr(scheduler, "set_timesteps")):
             raise TypeError(f"scheduler is {scheduler!r}; it must be a name such as 'euler', or an instance")
@@ -129,7 +129,7 @@ class StableDiffusion:
         Raises:
             ValueError: after low_memory(), which moves networks; a compiled network must stay where it is.
         """
-        if self._home:
+        if self._work_device:
             raise ValueError("compile() and low_memory() exclude each other: compiled networks stay where they are")
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         for network in (self.unet, self.vae.decoder):
@@ -146,24 +146,24 @@ class StableDiffusion:
         """
         if self._compiled:
             raise ValueError("compile() and low_memory() exclude each other: compiled networks stay where they are")
-        self._home = self.device
+        self._work_device = self.device
         for network in (self.text_encoder, self.unet, self.vae):
             network.to("cpu")
         return self
 
     @contextmanager
     def _at_work(self, network: Network) -> Iterator[torch.device]:
-        """Inside it, a network is on the device where it works, which is yielded: in low-memory mode it is moved there
-        and back; otherwise it is there already."""
-        if self._home:
-            network.to(self._home)
+        """Keep a network on its working device, which is yielded, inside the `with`: in low-memory mode it is moved
+        there and back; otherwise it is there already."""
+        if self._work_device:
+            network.to(self._work_device)
         try:
-            yield self._home or network.device
+            yield self._work_device or network.device
         finally:
-            if self._home:
+            if self._work_device:
                 network.to("cpu")
 
-    # --- the three translations -------------------------------------------------------------------------------
+    # --- encoding and decoding ----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
@@ -186,7 +186,7 @@ class StableDiffusion:
         """Scaled latents (B, 4, h, w) → pixels in [0, 1], (B, 3, 8h, 8w)."""
         with self._at_work(self.vae) as device:
             latents = latents.to(device, self.vae.dtype) / self.vae.config.scaling_factor
-            pixels = self.vae.decode(latents, in_bands=self._home is not None).to(self.device)
+            pixels = self.vae.decode(latents, in_bands=self._work_device is not None).to(self.device)
         check_finite(pixels)  # before infinity becomes white
         return (pixels / 2 + 0.5).clamp(0, 1)
 
@@ -216,10 +216,10 @@ class StableDiffusion:
 
         Yields:
             i, t, latents, x0: after step i, at timestep t, the new latents, and the clean latents that the network
-                predicts (None with those of diffusers' schedulers that do not tell). The loop goes on from this very
-                tensor: writing into it changes the next step.
+                predicts (None with those of diffusers' schedulers that do not tell). The next step starts from this
+                tensor: writing into it changes that step.
             You may stop iterating at any time. In low-memory mode the U-Net leaves the device when the loop ends or
-            is closed. Nothing is checked before the first step is asked for.
+            is closed. Arguments are checked at the first step.
 
         Raises:
             ValueError: timesteps that are not the scheduler's; a context, a guidance_scale or `shown` that does not
@@ -249,7 +249,7 @@ class StableDiffusion:
             draws = {}
         with self._at_work(self.unet) as device:
             for i, t in enumerate(timesteps):
-                if self._home and self.unet.device != device:  # an earlier loop, broken off, was closed meanwhile
+                if self._work_device and self.unet.device != device:  # closing an earlier loop moved it away
                     self.unet.to(device)
                 inputs = self.scheduler.scale_model_input(latents, t)
                 inputs = inputs if shown is None else torch.cat([inputs, shown], dim=1)
@@ -280,7 +280,7 @@ class StableDiffusion:
         self.scheduler.set_begin_index(start)
 
     def _run(self, steps: Steps, timesteps: Tensor, callback: Callable | None, progress: bool) -> Tensor:
-        """Go through a loop with progress bar and callback, to the latents at its end."""
+        """Run a loop to its end, with progress bar and callback. Returns its latents."""
         with closing(steps):  # on an interrupt the traceback keeps the loop alive, and with it the U-Net on the device
             for i, t, latents, x0 in tqdm(steps, total=len(timesteps), disable=not progress, leave=False):
                 if callback is not None:
@@ -341,7 +341,7 @@ class StableDiffusion:
                 num_inference_steps: int = 20, guidance_scale: float | None = None, num_images: int = 1,
                 seed: int | None = None, generator: Generators = None, latents: Tensor | None = None,
                 callback: Callable | None = None, output: str = "pil", progress: bool = True) -> Images:
-        """Paint the white part of the mask anew, as the prompt says.
+        """Repaint the white part of the mask, as the prompt says.
 
         A 9-channel U-Net is shown the mask and the masked image beside the latents. With a 4-channel one, the known
         part is put back after every step, with as much noise as the latents hold by then (Lugmayr et al. 2022,
@@ -349,7 +349,7 @@ class StableDiffusion:
 
         Args:
             image: RGB, both sides divisible by 8; the result has its size.
-            mask: grey, of the image's size; white is painted anew, black is kept.
+            mask: grey, of the image's size; white is repainted, black is kept.
             strength: 1 forgets what was under the mask; below 1 begins from it, as image_to_image does.
         """
         context, batch, guidance_scale = self._context(prompt, negative_prompt, guidance_scale, num_images)
@@ -451,7 +451,7 @@ class StableDiffusion:
 
     @property
     def device(self) -> torch.device:
-        return self._home or self.unet.device
+        return self._work_device or self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -470,7 +470,7 @@ def make_generators(seed: int | None, generator: Generators, batch: int) -> Gene
 
 
 def repeat(tensor: Tensor, batch: int, num_images: int, name: str) -> Tensor:
-    """Bring one item, or one for each prompt, or one for each picture, to the full number."""
+    """Repeat one item, or one for each prompt, for the whole batch; one for each picture stays as it is."""
     if len(tensor) not in (1, batch // num_images, batch):
         raise ValueError(f"{name}: {len(tensor)} for a batch of {batch}; give one, or one for each prompt")
     return tensor.repeat_interleave(batch // len(tensor), dim=0)
@@ -489,7 +489,7 @@ def check_guidance(scale: float) -> float:
 
 def check_finite(result: Tensor) -> None:
     if not result.isfinite().all():
-        raise FloatingPointError("the result is not finite: the weights are damaged, a setting is out of all bounds, "
+        raise FloatingPointError("the result is not finite: the weights are damaged, a setting is far out of range, "
                                  "or half precision overflowed; try dtype=torch.float32")
 
 

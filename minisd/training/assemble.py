@@ -32,18 +32,20 @@ SHOWN = ("a red apple on a blue background", "a cat face wearing a top hat on a 
          "three bananas on a pink background", "a small frog at the top left on a green background")
 
 
-def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Path] = ()) -> None:
+def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Path] = (),
+             guidance: float = 3.0) -> None:
     """Write the five parts in fp16, and the history of the runs that trained them: logs, scores, pictures, curves.
 
     Args:
         vae, clip, unet: the folder of the run, or of an assembled model, to take each part from.
         runs: folders of further runs that belong to the model's history.
+        guidance: the scale that suits the model best, which becomes its default.
     """
     sd = StableDiffusion(
         tokenizer=Tokenizer.from_pretrained(clip / "tokenizer"),
         text_encoder=TextEncoder.from_pretrained(clip / "text_encoder", torch.float32),
         unet=UNet.from_pretrained(unet / "unet", torch.float32), vae=VAE.from_pretrained(vae / "vae", torch.float32),
-        scheduler=DDIMScheduler(**SCHEDULE))
+        scheduler=DDIMScheduler(**SCHEDULE), guidance_scale=guidance)
     sd.save_pretrained(folder, dtype=torch.float16)
     history = folder / "training"
     history.mkdir(exist_ok=True)
@@ -95,13 +97,13 @@ def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
+def draw_samples(sd: StableDiffusion, path: Path) -> None:
     """A table of pictures, all drawn with seed 0: styles down, things across."""
     figure = Figure(figsize=(12, 8.6), layout="constrained")
     axes = figure.subplots(len(STYLES), len(SHOWN))
     for row, style in zip(axes, STYLES.values()):
         prompts = [f"a {style} of {things}" for things in SHOWN]
-        images = sd.text_to_image(prompts, guidance_scale=guidance_scale, seed=0, progress=False)
+        images = sd.text_to_image(prompts, seed=0, progress=False)
         for axis, image in zip(row, images):
             axis.imshow(image.resize((256, 256), Image.Resampling.LANCZOS))
             axis.set(xticks=[], yticks=[])
@@ -111,7 +113,7 @@ def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -
     figure.savefig(path, dpi=120)
 
 
-def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
+def draw_inpainted(sd: StableDiffusion, path: Path) -> None:
     """Pictures with a hole, and with the hole filled by the same thing, another ground, or another thing."""
     data = EmojiData()
     cat = Scene("cat face", "flat", "blue")
@@ -130,7 +132,7 @@ def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0)
             mask = (data.mask(given)[None] < 0.5).float()
         else:
             mask[..., box[0]: box[2], box[1]: box[3]] = 1
-        filled = sd.inpaint(wanted, image, mask, guidance_scale=guidance_scale, seed=0, output="pt", progress=False)
+        filled = sd.inpaint(wanted, image, mask, seed=0, output="pt", progress=False)
         for axis, pixels in zip(column, (image * (1 - mask) / 2 + 0.5, filled)):
             picture, = tensor_to_images(torch.as_tensor(pixels))
             axis.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
@@ -147,6 +149,7 @@ def main() -> None:
     for part in ("vae", "clip", "unet"):
         parser.add_argument(f"--{part}", type=Path, default=Path("runs") / part, help="the run's folder (%(default)s)")
     parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further runs in the model's history")
+    parser.add_argument("--guidance", type=float, default=3.0, help="the model's default guidance scale (%(default)s)")
     assemble(**vars(parser.parse_args()))
 
 

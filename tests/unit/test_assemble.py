@@ -42,7 +42,7 @@ def runs(parts, tmp_path) -> Path:
 
 def test_the_model_opens_with_all_its_parts_in_half_precision(runs, tmp_path):
     folder = tmp_path / "model"
-    assemble.assemble(folder, runs / "vae", runs / "clip", runs / "unet")
+    assemble.assemble(folder, runs / "vae", runs / "clip", runs / "unet", guidance=2.5)
     files = sorted(folder.rglob("*.safetensors"))
     assert [file.parent.name for file in files] == ["text_encoder", "unet", "vae"]
     for path in files:
@@ -54,6 +54,7 @@ def test_the_model_opens_with_all_its_parts_in_half_precision(runs, tmp_path):
         weights = network.from_pretrained(runs / origin).state_dict()
         assert all(torch.equal(tensor.half(), weights[name].half()) for name, tensor in ours.state_dict().items())
     assert sd.vae.config.scaling_factor == 0.5
+    assert sd.guidance_scale == 2.5
     config = sd.scheduler.config
     assert (config.prediction_type, config.beta_schedule, config.steps_offset) == ("v_prediction", "scaled_linear", 1)
     assert sd.tokenizer("a red apple").shape == (1, 77)
