@@ -105,7 +105,8 @@ def test_an_inpainting_model_is_shown_at_its_own_work(runs, tmp_path):
 def test_the_command_knows_where_runs_are(monkeypatch):
     asked = []
     monkeypatch.setattr(assemble, "assemble", lambda **given: asked.append(given))
-    monkeypatch.setattr(sys, "argv", ["assemble", "model", "--unet", "runs/other", "--guidance", "4", "--runs", "a", "b"])
+    monkeypatch.setattr(
+        sys, "argv", ["assemble", "model", "--unet", "runs/other", "--guidance", "4", "--runs", "a", "b"])
     assemble.main()
     assert asked == [{"folder": Path("model"), "vae": Path("runs/vae"), "clip": Path("runs/clip"),
                       "unet": Path("runs/other"), "runs": [Path("a"), Path("b")], "guidance": 4}]
