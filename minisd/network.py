@@ -193,12 +193,14 @@ def channels_last(x: Tensor) -> Tensor:
     return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
+def listed(found: Iterable[str], most: int = 5) -> str:
+    """The first of some names, for error messages, and how many more there are."""
+    names = sorted(found)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def check_fit(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:
     """Compare names and shapes; the error lists what is missing, what is left over and what has the wrong shape."""
-    def listed(found: Iterable[str]) -> str:
-        names = sorted(found)
-        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
     problems = []
     if missing := wanted.keys() - given.keys():
         problems.append(f"missing: {listed(missing)}")
