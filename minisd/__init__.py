@@ -8,6 +8,7 @@ from minisd.schedulers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
 )
@@ -18,7 +19,7 @@ from minisd.vae import VAE
 
 __all__ = [
     "VAE", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "StableDiffusion",
-    "TextEncoder", "Tokenizer", "UNet",
+    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler", "PNDMScheduler",
+    "StableDiffusion", "TextEncoder", "Tokenizer", "UNet",
 ]
 __version__ = "0.2.0.dev0"  # stated only here; CHANGELOG.md lists the changes

@@ -91,6 +91,8 @@ def add_loading_options(sub: argparse.ArgumentParser) -> None:
 def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--model", default=model, help="mini, mini-inpaint, a folder, a .safetensors or .ckpt file, or a "
                                                     "Hub id such as org/name (%(default)s)")
+    sub.add_argument("--lora", action="append", default=[], metavar="FILE[:SCALE]",
+                     help="a LoRA file or folder that changes the model, and how much of it (1); may be repeated")
     sub.add_argument("--steps", type=int, default=20, help="denoising steps (%(default)s)")
     sub.add_argument("--guidance", type=float,
                      help="how strongly to follow the prompt; 1 turns guidance off; default: the model's own")
@@ -196,9 +198,20 @@ def prepare(options: Namespace) -> tuple[list[Path], StableDiffusion, dict[str, 
     sd = StableDiffusion.from_pretrained(
         options.model, device=options.device, dtype=getattr(torch, options.dtype) if options.dtype else None,
         scheduler=options.scheduler, variant=options.variant, prediction_type=options.prediction_type)
+    for lora in options.lora:
+        sd.load_lora(*split_scale(lora))
     return files, sd, {"negative_prompt": options.negative, "num_inference_steps": options.steps,
                        "guidance_scale": sd.guidance_scale if options.guidance is None else options.guidance,
                        "num_images": options.num, "seed": options.seed}
+
+
+def split_scale(lora: str) -> tuple[str, float]:
+    """FILE[:SCALE] → (file, scale); a colon that no number follows belongs to the file's name, as in "C:\\x"."""
+    path, _, scale = lora.rpartition(":")
+    try:
+        return (path, float(scale)) if path else (lora, 1.0)
+    except ValueError:
+        return lora, 1.0
 
 
 def name_files(options: Namespace) -> list[Path]:
@@ -255,6 +268,8 @@ def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffus
     settings = {"prompt": options.prompt, **settings, "num_images": 1, "height": images[0].height,
                 "width": images[0].width, "model": options.model, "variant": options.variant,
                 "scheduler": type(sd.scheduler).__name__, "dtype": str(sd.dtype).removeprefix("torch.")}
+    if options.lora:
+        settings["lora"] = ", ".join(options.lora)
     if options.prediction_type:
         settings["prediction_type"] = options.prediction_type
     files[0].parent.mkdir(parents=True, exist_ok=True)

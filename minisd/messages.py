@@ -13,7 +13,7 @@ def shown(text: object, limit: int = 100) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def listed(names: Iterable[object]) -> str:
-    """The first five of some names, in order, and how many more there are."""
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """The first of some names, in order, and how many more there are."""
     first = sorted(map(str, names))
-    return ", ".join(map(shown, first[:5])) + (f" and {len(first) - 5} more" if len(first) > 5 else "")
+    return ", ".join(shown(name, 150) for name in first[:most]) + (f" and {len(first) - most} more" if len(first) > most else "")

@@ -18,10 +18,10 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from minisd import checkpoint, schedulers
+from minisd import checkpoint, lora, schedulers
 from minisd.cautions import warn
 from minisd.checkpoint import GUIDANCE_SCALE
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
@@ -77,6 +77,8 @@ class StableDiffusion:
         self.guidance_scale = check_guidance(guidance_scale)
         self._work_device: torch.device | None = None  # in low-memory mode, where networks work; they rest on the CPU
         self._compiled = False
+        self._loras: list[lora.Lora] = []
+        self._originals: dict[str, Tensor] = {}  # of the weights that LoRAs changed
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device | None = None,
@@ -117,6 +119,36 @@ class StableDiffusion:
             config["_use_default_values"] = [field for field in defaults if field not in schedulers.NOISE_FIELDS]
             scheduler = schedulers.sampler_class(scheduler).from_config(config)
         self.scheduler = scheduler
+
+    # --- LoRA -------------------------------------------------------------------------------------------------
+
+    def load_lora(self, path: str | Path, scale: float = 1.0) -> Self:
+        """Change the U-Net and the text encoder by a LoRA file (see `minisd.lora`); each call adds one more.
+
+        The change is merged into the weights: it costs no time afterwards, and `save_pretrained` writes it.
+
+        Args:
+            path: a .safetensors file of kohya, diffusers or PEFT, a pickle of tensors only, or a folder with one.
+            scale: how much of the change; 1 is what was trained.
+
+        Raises:
+            FileNotFoundError, ValueError: as `minisd.lora.read_lora`; the weights are as before.
+        """
+        self._merge([*self._loras, lora.read_lora(path, scale, self._lora_layers())])
+        return self
+
+    def unload_lora(self) -> Self:
+        """Remove all LoRAs: the weights are exactly what they were."""
+        self._merge([])
+        return self
+
+    def _merge(self, loras: list[lora.Lora]) -> None:
+        """The one place where weights change after loading: whatever was made from them must be made again here."""
+        lora.merge(self._lora_layers(), self._originals, loras)
+        self._loras = loras
+
+    def _lora_layers(self) -> dict[str, nn.Parameter]:
+        return lora.layers(unet=self.unet, text_encoder=self.text_encoder)
 
     # --- faster, smaller --------------------------------------------------------------------------------------
 

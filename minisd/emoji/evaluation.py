@@ -18,7 +18,7 @@ from minisd.emoji.clip import CLIP
 from minisd.emoji.data import EmojiData, Scene, background_of
 from minisd.metrics import frechet_distance, psnr, top_k_accuracy
 from minisd.saving import atomic_file
-from minisd.schedulers import SAMPLERS
+from minisd.schedulers import DISTILLED, SAMPLERS
 from minisd.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def evaluate(sd: "StableDiffusion", judge: Judge, count: int = 64, guidance_scal
     plan: list[tuple[str, object, int, float, str | None]] = [
         ("guidance", scale, steps, scale, None) for scale in GUIDANCE_SCALES]
     plan += [("steps", number, number, guidance_scale, None) for number in STEPS]
-    plan += [("scheduler", name, steps, guidance_scale, name) for name in SAMPLERS]
+    plan += [("scheduler", name, steps, guidance_scale, name) for name in SAMPLERS
+             if name not in DISTILLED]
     try:
         for name, value, number, scale, sampler in tqdm(plan, desc="settings", disable=not progress, leave=False):
             sd.scheduler = scheduler

@@ -1,4 +1,4 @@
-"""The eight samplers, one file each, and the table that lists them.
+"""The nine samplers, one file each, and the table that lists them.
 
 `base.py` has what all samplers share, `schedule.py` the noise schedule, `mixture.py` the parameterisations of a noisy
 x, and `config.py` the fields of a scheduler_config.json.
@@ -12,6 +12,7 @@ from minisd.schedulers.dpmsolver import DPMSolverMultistepScheduler
 from minisd.schedulers.euler import EulerDiscreteScheduler
 from minisd.schedulers.euler_ancestral import EulerAncestralDiscreteScheduler
 from minisd.schedulers.heun import HeunDiscreteScheduler
+from minisd.schedulers.lcm import LCMScheduler
 from minisd.schedulers.lms import LMSDiscreteScheduler
 from minisd.schedulers.pndm import PNDMScheduler
 
@@ -20,7 +21,10 @@ SAMPLERS: dict[str, type[Scheduler]] = {
     "ddpm": DDPMScheduler, "ddim": DDIMScheduler, "pndm": PNDMScheduler, "lms": LMSDiscreteScheduler,
     "euler": EulerDiscreteScheduler, "euler-ancestral": EulerAncestralDiscreteScheduler,
     "heun": HeunDiscreteScheduler, "dpm++": DPMSolverMultistepScheduler,
+    "lcm": LCMScheduler,
 }
+# Those that need a network distilled for them, which the mini models are not.
+DISTILLED = ("lcm",)
 # What every Stable Diffusion was trained with. Give it to `from_config`: each sampler uses the fields that it has.
 SD_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
                "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}

@@ -23,12 +23,13 @@ FIELDS: dict[str, tuple | None] = {
     "final_sigmas_type": ("zero", "sigma_min"), "solver_order": (1, 2, 3), "solver_type": ("midpoint", "heun"),
     "algorithm_type": ("dpmsolver++", "dpmsolver"), "lower_order_final": (False, True), "euler_at_final": (False, True),
     "lambda_min_clipped": (-inf,), "use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "flow_shift": None,
-    "use_dynamic_shifting": (False,), "time_shift_type": None,
+    "use_dynamic_shifting": (False,), "time_shift_type": None, "original_inference_steps": None,
+    "timestep_scaling": None,
 }
-# Those of samplers that minisd lacks (DEIS, UniPC, LCM, TCD, SA-Solver, DPM-Solver-SDE, RePaint), and two of 2022.
+# Those of samplers that minisd lacks (DEIS, UniPC, TCD, SA-Solver, DPM-Solver-SDE, RePaint), and two of 2022.
 ELSEWHERE = {
-    "predict_x0", "disable_corrector", "solver_p", "shift_terminal", "original_inference_steps", "timestep_scaling",
-    "predictor_order", "corrector_order", "tau_func", "noise_sampler_seed", "eta", "tensor_format", "timestep_values",
+    "predict_x0", "disable_corrector", "solver_p", "shift_terminal", "predictor_order", "corrector_order", "tau_func",
+    "noise_sampler_seed", "eta", "tensor_format", "timestep_values",
 }
 
 COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
@@ -57,8 +58,9 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
             supported = " or ".join(repr(v) for v in values)
             raise ValueError(f"{name}: {field}={value!r} is not supported; it must be {supported}")
     config = SchedulerConfig(defaults | given)
-    for field, least, most in (("num_train_timesteps", 2, 100_000), ("steps_offset", 0, 100_000)):
-        if type(config[field]) is not int or not least <= config[field] <= most:
+    for field, least, most in (("num_train_timesteps", 2, 100_000), ("steps_offset", 0, 100_000),
+                               ("original_inference_steps", 1, config.num_train_timesteps)):
+        if field in config and (type(config[field]) is not int or not least <= config[field] <= most):
             raise ValueError(f"{name}: {field}={config[field]!r}; it must be a whole number from {least} to {most}")
     betas = config.trained_betas
     if betas is not None:
@@ -71,9 +73,10 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
     if not (is_fraction(config.beta_start) and is_fraction(config.beta_end)):
         raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
                          "between 0 and 1")
-    span = config.get("clip_sample_range", 1.0)
-    if not isinstance(span, Real) or not 0 < float(span) < inf:
-        raise ValueError(f"{name}: clip_sample_range={span!r}; it must be a number above 0, and finite")
+    for field in ("clip_sample_range", "timestep_scaling"):
+        factor = config.get(field, 1.0)
+        if not isinstance(factor, Real) or not 0 < float(factor) < inf:
+            raise ValueError(f"{name}: {field}={factor!r}; it must be a number above 0, and finite")
     config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
     return config
 

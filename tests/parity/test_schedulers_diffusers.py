@@ -1,4 +1,4 @@
-"""The eight samplers against those of diffusers: tables, single steps, whole runs, and inside its pipelines."""
+"""The nine samplers against those of diffusers: tables, single steps, whole runs, and inside its pipelines."""
 
 import inspect
 import json
@@ -87,7 +87,8 @@ def test_tables(name, schedule):
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_timesteps_for_every_number_of_steps(name, spacing):
     ours, theirs = pair(name, **SD, timestep_spacing=spacing)
-    for steps in [*range(1, 120), 125, 142, 199, 200, 250, 333, 499, 500, 666, 750]:
+    more = [*range(51, 120), 125, 142, 199, 200, 250, 333, 499, 500, 666, 750]
+    for steps in [*range(1, 51), *(more if name != "LCMScheduler" else [])]:  # which takes at most 50
         ours.set_timesteps(steps)
         theirs.set_timesteps(steps)
         if -1 in theirs.timesteps:  # rounding gives diffusers one timestep too many, as for 61 trailing ones
@@ -107,9 +108,9 @@ def test_timesteps_for_every_number_of_steps(name, spacing):
 def test_runs(name, spacing, prediction_type, dtype):
     for steps in (1, 2, 3, 5, 10, 20, 50):
         ours, theirs = pair(name, **SD, timestep_spacing=spacing, prediction_type=prediction_type)
-        # diffusers' Euler and DPM-Solver go through float32 in between, and its DDPM adds a variance of 1e-20
+        # diffusers' Euler, DPM-Solver and LCM go through float32 in between, and its DDPM adds a variance of 1e-20
         rtol = {"DDPMScheduler": 1e-9}.get(name, 1e-12) if dtype == torch.float64 else RTOL
-        if name.startswith(("Euler", "DPM")):
+        if name.startswith(("Euler", "DPM", "LCM")):
             rtol = RTOL / 10 if dtype == torch.float64 else RTOL
         assert_same_run(ours, theirs, steps, dtype=dtype, rtol=rtol)
 
@@ -123,10 +124,11 @@ def test_runs(name, spacing, prediction_type, dtype):
            "euler_at_final")}),
        solver_order=st.integers(1, 3), solver_type=st.sampled_from(["midpoint", "heun"]),
        algorithm=st.sampled_from([("dpmsolver++", "zero"), ("dpmsolver++", "sigma_min"), ("dpmsolver", "sigma_min")]),
-       variance_type=st.sampled_from(["fixed_small", "fixed_large"]), clip_sample_range=st.sampled_from([1.0, 0.5]))
+       variance_type=st.sampled_from(["fixed_small", "fixed_large"]), clip_sample_range=st.sampled_from([1.0, 0.5]),
+       original_inference_steps=st.sampled_from([20, 50, 1000]), timestep_scaling=st.sampled_from([0.01, 10.0]))
 @settings(deadline=None, max_examples=60, derandomize=True)
 def test_any_config(name, steps, spacing, schedule, offset, prediction_type, fraction, flags, solver_order, solver_type,
-                    algorithm, variance_type, clip_sample_range):
+                    algorithm, variance_type, clip_sample_range, original_inference_steps, timestep_scaling):
     if prediction_type == "sample" and name in ("PNDMScheduler", "EulerAncestralDiscreteScheduler"):
         prediction_type = "epsilon"  # diffusers does not have it
     if name.startswith("DPM") and schedule == "squaredcos_cap_v2":  # timesteps are truncated: is it 998.99… or 999?
@@ -135,13 +137,16 @@ def test_any_config(name, steps, spacing, schedule, offset, prediction_type, fra
         algorithm = ("dpmsolver++", algorithm[1])
     if flags["use_karras_sigmas"] and algorithm[1] == "sigma_min":  # the last step has length 0: NaN in diffusers
         flags["euler_at_final"] = True
+    if name == "LCMScheduler":
+        steps = min(steps, original_inference_steps)
     if name == "PNDMScheduler" and not flags["skip_prk_steps"]:
         steps, fraction = max(steps, 4), 0
     ours, theirs = pair(name, timestep_spacing=spacing, beta_start=0.00085, beta_end=0.012, beta_schedule=schedule,
                         steps_offset=offset, prediction_type=prediction_type, solver_order=solver_order,
                         solver_type=solver_type, algorithm_type=algorithm[0], final_sigmas_type=algorithm[1],
                         **({"variance_type": variance_type} if name == "DDPMScheduler" else {}),
-                        clip_sample_range=clip_sample_range, **flags)
+                        clip_sample_range=clip_sample_range, original_inference_steps=original_inference_steps,
+                        timestep_scaling=timestep_scaling, **flags)
     assert_same_run(ours, theirs, steps, begin=int(fraction * (steps - 1)), dtype=torch.float64, rtol=RTOL)
 
 
@@ -276,7 +281,7 @@ def test_diffusers_pipelines_can_correct_an_outdated_config():
 
 PUBLISHED = [*NAMES, "DDIMInverseScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler",
              "DEISMultistepScheduler", "DPMSolverMultistepInverseScheduler", "DPMSolverSinglestepScheduler",
-             "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "RePaintScheduler",
+             "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "RePaintScheduler",
              "TCDScheduler", "UniPCMultistepScheduler"]
 # What those add that diffusers makes only beside further libraries.
 SA_SOLVER = {"predictor_order": 2, "corrector_order": 2, "tau_func": None, "algorithm_type": "data_prediction"}

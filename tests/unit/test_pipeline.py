@@ -12,7 +12,7 @@ from minisd.schedulers import SAMPLERS, SD_SCHEDULE
 from tests.tiny import CAPTIONS, quietly
 
 QUICK = {"num_inference_steps": 3, "progress": False}
-STOCHASTIC = ["ddpm", "euler-ancestral"]
+STOCHASTIC = ["ddpm", "euler-ancestral", "lcm"]
 ALL = list(SAMPLERS)
 
 

@@ -1,4 +1,4 @@
-"""The eight samplers on problems with known answers, and what they refuse."""
+"""The nine samplers on problems with known answers, and what they refuse."""
 
 import json
 import math
@@ -20,6 +20,7 @@ from minisd.schedulers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
     sampler_class,
@@ -30,13 +31,14 @@ from minisd.schedulers.dpmsolver import dpm_solver_step
 from minisd.schedulers.euler import euler_step
 from minisd.schedulers.euler_ancestral import euler_ancestral_step
 from minisd.schedulers.heun import heun_step
+from minisd.schedulers.lcm import consistency, lcm_step
 from minisd.schedulers.lms import lms_step
 from minisd.schedulers.mixture import ADDED_NOISE, ALPHA_BAR, DPM, Mixture
 from minisd.schedulers.pndm import multistep_slope, pndm_step
 from minisd.schedulers.schedule import karras_sigmas, make_betas, spaced_timesteps
 
 ALL = list(SAMPLERS.values())
-RANDOM = [DDPMScheduler, EulerAncestralDiscreteScheduler]
+RANDOM = [DDPMScheduler, EulerAncestralDiscreteScheduler, LCMScheduler]
 DETERMINISTIC = [cls for cls in ALL if cls not in RANDOM]
 SD = SD_SCHEDULE
 KARRAS = {"use_karras_sigmas": True}
@@ -139,7 +141,7 @@ def test_runge_kutta_steps_are_a_better_beginning():
     assert error(False) < error(True) / 4
 
 
-@pytest.mark.parametrize("cls", RANDOM)
+@pytest.mark.parametrize("cls", [DDPMScheduler, EulerAncestralDiscreteScheduler])
 def test_random_samplers_draw_from_the_data(cls):
     scheduler = cls.from_config(SD | {"timestep_spacing": "trailing"})
     scheduler.set_timesteps(1000)
@@ -280,6 +282,15 @@ def ddpm_loop(x, alpha_bars):
     return x
 
 
+def lcm_loop(x, alpha_bars):
+    generator, times = torch.Generator().manual_seed(1), (999, 879, 759, 639, 499, 379, 259, 139)
+    for time, alpha_bar, alpha_bar_next in zip(times, alpha_bars, alpha_bars[1:]):
+        x = consistency(x, clean(x, vp_network(x), alpha_bar), 10.0 * time)
+        if time != times[-1]:
+            x = lcm_step(x, alpha_bar_next, torch.randn(x.shape, generator=generator))
+    return x
+
+
 def pndm_loop(x, alpha_bars):
     """PLMS: the first step twice, the second time with the mean of the slopes at its two ends."""
     slopes = [vp_network(x)]
@@ -302,7 +313,7 @@ def dpm_loop(x, alpha_bars):
 
 
 @pytest.mark.parametrize(("name", "loop"), [("ddim", ddim_loop), ("ddpm", ddpm_loop), ("pndm", pndm_loop),
-                                            ("dpm++", dpm_loop)])
+                                            ("dpm++", dpm_loop), ("lcm", lcm_loop)])
 def test_loops_of_the_functions_over_alpha_bar(name, loop):
     scheduler = SAMPLERS[name].from_config(SD | {"set_alpha_to_one": True, "steps_offset": 0})
     scheduler.set_timesteps(8)
@@ -311,6 +322,24 @@ def test_loops_of_the_functions_over_alpha_bar(name, loop):
     alpha_bars = torch.cat([scheduler.alphas_cumprod[times], torch.ones(1)])
     result = run(scheduler, x, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(result, loop(x, alpha_bars), rtol=1e-5, atol=1e-5)
+
+
+def test_a_consistency_function_is_the_identity_at_time_0():
+    x, x0 = fixed_noise((2, 1, 4, 4, 4), 0)
+    assert torch.equal(consistency(x, x0, 0), x)
+    torch.testing.assert_close(consistency(x, x0, 0.5), x / 2 + x0 / 2**0.5)  # where t is σ_data
+    torch.testing.assert_close(consistency(x, x0, 1e4), x0)
+
+
+def test_lcm_visits_times_of_its_distillation():
+    scheduler = LCMScheduler()
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [999, 759, 499, 259]
+    scheduler = LCMScheduler(original_inference_steps=100)
+    scheduler.set_timesteps(3)
+    assert scheduler.timesteps.tolist() == [999, 669, 339]
+    with pytest.raises(ValueError, match="num_inference_steps=101; for LCM it must be from 1 to 100"):
+        scheduler.set_timesteps(101)
 
 
 def test_ddim_with_all_its_noise_is_ddpm():
@@ -574,6 +603,10 @@ def test_more_bad_configs(tmp_path):
         DDIMScheduler.from_config(tmp_path)
     with pytest.raises(ValueError, match="needs final_sigmas_type='sigma_min'"):
         DPMSolverMultistepScheduler(algorithm_type="dpmsolver")
+    with pytest.raises(ValueError, match="original_inference_steps=1001; it must be a whole number from 1 to 1000"):
+        LCMScheduler(original_inference_steps=1001)
+    with pytest.raises(ValueError, match="timestep_scaling=0; it must be a number above 0"):
+        LCMScheduler(timestep_scaling=0)
     with pytest.raises(AttributeError, match="no field 'eta'"):
         _ = DDIMScheduler().config.eta
 
