@@ -1,4 +1,4 @@
-"""The command line: `minisd generate | img2img | inpaint | train | evaluate | info`, also as `python -m minisd`."""
+"""The command line: `minisd generate | img2img | inpaint | train | evaluate | export | info`, also as `python -m minisd`."""
 
 import argparse
 import random
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"minisd: {message}", file=sys.stderr)
             options.run(options)
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError) as error:
         print(f"minisd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser(training: bool = False) -> argparse.ArgumentParser:
     """The parser of all commands. Imports inside functions of this file take 0.2 s, and `--help` does not need them."""
     parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
-    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|info")
+    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|export|info")
     for name, run, what in (("generate", generate, "draw pictures from words"),
                             ("img2img", img2img, "redraw a picture according to a prompt"),
                             ("inpaint", inpaint, "repaint the white part of a mask")):
@@ -68,6 +68,14 @@ def make_parser(training: bool = False) -> argparse.ArgumentParser:
     sub.add_argument("--classifier", help="the judge's folder; default: the one that comes with minisd")
     sub.add_argument("--count", type=int, default=64, help="seen and held-out prompts per setting, each (%(default)s)")
     sub.add_argument("--out", default="out/metrics", help="folder for the table and the figure (%(default)s)")
+    sub = commands.add_parser("export", help="write a model in another format")
+    sub.set_defaults(run=export)
+    sub.add_argument("format", choices=["onnx"], help="onnx: four files that onnxruntime reads, in a browser, too")
+    sub.add_argument("--model", default="mini", help="as for generate (%(default)s)")
+    sub.add_argument("--out", default="out/onnx", help="folder to write (%(default)s)")
+    sub.add_argument("--weights", choices=["fp32", "fp16", "int8"], default="fp16",
+                     help="how the weights are stored; computed in float32 all the same (%(default)s)")
+    sub.add_argument("--attention", action="store_true", help="give the U-Net its attention maps as more outputs")
     sub = commands.add_parser("info", help="describe a checkpoint")
     sub.set_defaults(run=info)
     sub.add_argument("model", nargs="?", default="mini", help="as for generate --model (%(default)s)")
@@ -147,6 +155,17 @@ def evaluate(options: Namespace) -> None:
         remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
     evaluation.write_report(rows, options.out, remark)
     print(evaluation.table(rows) + remark + f"Also in {options.out}.")
+
+
+def export(options: Namespace) -> None:
+    from minisd.export import to_onnx
+
+    check_folder(Path(options.out))
+    sd = StableDiffusion.from_pretrained(options.model, device="cpu", dtype=torch.float32)
+    differences = to_onnx(sd, options.out, options.weights, options.attention)
+    for name, difference in differences.items():
+        size = sum(path.stat().st_size for path in (Path(options.out) / name).glob("model.onnx*"))
+        print(f"{name:13}{size / 2**20:>9,.1f} MB, differs from PyTorch by at most {difference:.1e} of its largest value")
 
 
 def info(options: Namespace) -> None:
