@@ -24,7 +24,7 @@ export class StableDiffusion {
   /** Open the folder that `minisd export onnx` wrote.
       @param ort onnxruntime
       @param {(path: string) => Promise<Response>} read fetches a file of the folder
-      @param {(weights: Uint8Array, name: string) => Promise<object>} start makes an onnxruntime session of a file */
+      @param {(weights: Uint8Array) => Promise<object>} start makes an onnxruntime session of a file */
   static async load(ort, read, start) {
     const json = (path) => read(path).then((file) => file.json());
     const sd = new StableDiffusion();
@@ -32,10 +32,10 @@ export class StableDiffusion {
     [sd.index, sd.schedule, sd.unet, sd.vae] = await Promise.all([
       "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae_decoder/config.json"].map(json));
     sd.tokenizer = await Tokenizer.load((name) => read(`tokenizer/${name}`));
+    const files = await Promise.all(NETWORKS.map((name) => read(`${name}/model.onnx`)));
+    const weights = await Promise.all(files.map((file) => file.arrayBuffer()));
     sd.sessions = {};
-    for (const name of NETWORKS) {
-      sd.sessions[name] = await start(new Uint8Array(await (await read(`${name}/model.onnx`)).arrayBuffer()), name);
-    }
+    for (const [i, name] of NETWORKS.entries()) sd.sessions[name] = await start(new Uint8Array(weights[i]));
     sd.downscale = 2 ** (sd.vae.block_out_channels.length - 1);
     sd.side = sd.unet.sample_size * sd.downscale;
     sd.guidanceScale = sd.index._guidance_scale ?? GUIDANCE_SCALE;
@@ -52,14 +52,14 @@ export class StableDiffusion {
   /** A picture from words, { pixels, width, height }; pixels as in ImageData.
       @param {object} options seed, steps (20), guidance (the model's), negativePrompt, scheduler (the model's), width,
         height, attention (whether onStep gets the maps), signal (an AbortSignal), onStep: called after each step with
-        { step, steps, t, latents, x0, attention }, and awaited */
+        { step, steps, t, latents, x0, shape, attention }, and awaited */
   async textToImage(prompt, options = {}) {
     if (this.inpaints) throw new Error("this model inpaints: call inpaint with a picture and a mask");
     const run = this.begin({ steps: 20, ...options });
     const shape = this.latentShape(options.height ?? this.side, options.width ?? this.side);
     const noise = run.draw(shape);
     const latents = sum([run.scheduler.initNoiseSigma, noise]);
-    return this.finish(await this.denoise(prompt, latents, shape, run), shape);
+    return this.denoise(prompt, latents, shape, run);
   }
 
   /** Redraw a picture; `strength`, above 0 and at most 1, says how far towards noise it goes first. */
@@ -69,7 +69,7 @@ export class StableDiffusion {
     const shape = this.latentShape(image.height, image.width);
     const clean = await this.encode(toPixels(image), image, () => run.draw(shape));
     const latents = run.scheduler.addNoise(clean, run.draw(shape), run.first);
-    return this.finish(await this.denoise(prompt, latents, shape, run), shape);
+    return this.denoise(prompt, latents, shape, run);
   }
 
   /** Paint the white part of the mask (ImageData of the picture's size) anew. */
@@ -100,12 +100,12 @@ export class StableDiffusion {
         return x.map((value, k) => (small[k % small.length] ? value : known[k]));
       };
     }
-    return this.finish(await this.denoise(prompt, latents, shape, run), shape);
+    return this.denoise(prompt, latents, shape, run);
   }
 
   // --- the loop -----------------------------------------------------------------------------------------------
 
-  /** From noise to latents of a picture, one U-Net call and one scheduler step at a time. */
+  /** From noise to a picture, one U-Net call and one scheduler step at a time. */
   async denoise(prompt, latents, shape, run) {
     const { scheduler, guidance, signal, onStep } = run, guided = guidance !== 1;
     const context = await this.embed(guided ? [run.negativePrompt, prompt] : [prompt]);
@@ -127,9 +127,9 @@ export class StableDiffusion {
       const step = scheduler.step(output, i, latents, () => run.draw(shape));
       latents = run.after ? run.after(i, step.x) : step.x;
       await onStep?.({ step: i - run.first + 1, steps: scheduler.timesteps.length - run.first, t, latents, x0: step.x0,
-        attention: layers.map((name) => readMap(name, outputs[name], guided)) });
+        shape, attention: layers.map((name) => readMap(name, outputs[name], guided)) });
     }
-    return latents;
+    return { ...(await this.decode(latents, shape)), latents };
   }
 
   /** What a run needs: the scheduler, where it begins, and its source of noise. */
@@ -170,10 +170,6 @@ export class StableDiffusion {
     const z = this.tensor(sum([1 / this.vae.scaling_factor, latents]), shape);
     const { data, dims: [, , height, width] } = (await this.sessions.vae_decoder.run({ latent_sample: z })).sample;
     return { pixels: toBytes(data), width, height };
-  }
-
-  async finish(latents, shape) {
-    return { ...(await this.decode(latents, shape)), latents };
   }
 
   latentShape(height, width) {
