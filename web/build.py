@@ -70,6 +70,8 @@ def page_of(url: str) -> str:
         path = Path(path).name.removesuffix(".ipynb") + ".html"
     elif Path(path).name in PAGES:
         path = Path(path).stem.lower() + ".html"
+    elif path == "../README.md":  # a site has its first page instead
+        path, mark, anchor = "index.html", "", ""
     return path + mark + anchor
 
 
@@ -173,14 +175,17 @@ def write_models(out: Path) -> None:
 # --- all of it ------------------------------------------------------------------------------------------------
 
 
-def build(out: Path, models: bool = True) -> None:
-    if not (npm := shutil.which("npm")) or not (node := shutil.which("node")):
+def fetch_packages() -> str:
+    """Install what package-lock.json names into web/node_modules. Returns the path of node."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if not npm or not node:
         raise SystemExit("make site needs Node.js and npm, which are not on the PATH: see https://nodejs.org")
     subprocess.run([npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=WEB, check=True)
-    kept = out / "models"
-    for old in out.iterdir() if out.is_dir() else ():
-        if old != kept:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    return node
+
+
+def copy_files(out: Path) -> None:
+    """The page that draws, and the packages' files that pages load."""
     out.mkdir(parents=True, exist_ok=True)
     for path in WEB.iterdir():
         if path.suffix in (".js", ".css", ".svg") or path.name == "draw.html":
@@ -192,6 +197,14 @@ def build(out: Path, models: bool = True) -> None:
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     (out / "vendor" / "index.js").rename(out / "vendor" / "minisearch.js")
 
+
+def build(out: Path, models: bool = True) -> None:
+    node = fetch_packages()
+    kept = out / "models"
+    for old in out.iterdir() if out.is_dir() else ():
+        if old != kept:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    copy_files(out)
     chapters = [chapter(path, out) for path in sorted(NOTEBOOKS.glob("[01]*.ipynb"))]
     others = [text_page(NOTEBOOKS / name, title) for name, title in PAGES.items()]
     home = Page("index.html", "How Stable Diffusion really works", front_page(chapters, out), WEB / "build.py")

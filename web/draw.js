@@ -21,14 +21,14 @@ let running = null; // the AbortController of the drawing in progress
 
 // --- the form and the address ---------------------------------------------------------------------------------
 
-/** Every setting that is not the default, for the address. What was sketched stays here. */
-function settings() {
-  return Object.fromEntries([...new FormData(form)].filter(([name, value]) =>
-    typeof value === "string" && value !== "" && value !== (defaults[name] ?? "")));
-}
-
+/** Every setting that tells one picture from another, for the address; what was sketched stays here. */
 function writeAddress() {
-  history.replaceState(null, "", `#${new URLSearchParams({ prompt: fields.prompt.value, ...settings() })}`);
+  const idle = { words: ["strength"] }[fields.mode.value] ?? [];
+  if (fields.compare.value !== "prompt") idle.push("prompt2");
+  if (fields.compare.value !== "guidance") idle.push("guidance2");
+  const told = [...new FormData(form)].filter(([name, value]) =>
+    typeof value === "string" && !idle.includes(name) && (value !== "" || name === "prompt"));
+  history.replaceState(null, "", `#${new URLSearchParams(told)}`);
 }
 
 function readAddress() {

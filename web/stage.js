@@ -36,12 +36,13 @@ export class Stage {
     this.show(this.steps.length);
   }
 
-  /** Lay the attention to some tokens over the picture, as after step n; no tokens: take it away. */
+  /** Lay the attention to some tokens over the picture that step n expects; no tokens: take it away. */
   attend(tokens, n) {
     const context = this.heat.getContext("2d");
     context.clearRect(0, 0, this.heat.width, this.heat.height);
     const step = this.steps[Math.min(n, this.steps.length) - 1];
-    if (!tokens.length || !step?.attention?.length) return;
+    if (!tokens.length || !step?.attention?.length) return this.show(n);
+    paint(this.picture, step.preview.x0); // what the network made of the words, without the noise
     const { map, side } = meanMap(step.attention, tokens);
     const top = map.reduce((a, b) => Math.max(a, b)), low = map.reduce((a, b) => Math.min(a, b));
     const image = new ImageData(side, side);
