@@ -37,7 +37,7 @@ handout: .venv/ready-dev  ## make what students get, without solutions or output
 	$(BIN)/python -m zipfile -c out/handout.zip out/handout
 
 answers: .venv/ready  ## list the right answers in the notebooks that students handed in (folder ANSWERS); table: out/answers.csv
-	$(BIN)/python -m minisd.exercises "$(ANSWERS)" --table out/answers.csv
+	$(BIN)/python -P -m minisd.exercises "$(ANSWERS)" --table out/answers.csv
 
 test: .venv/ready-dev  ## lint and check types, then run all tests; each worker gets one thread, so that they do not compete for cores
 	$(BIN)/ruff check .

@@ -21,4 +21,4 @@ __all__ = [
     "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "StableDiffusion",
     "TextEncoder", "Tokenizer", "UNet",
 ]
-__version__ = "0.2.0.dev0"  # the only place; CHANGELOG.md says what is in it
+__version__ = "0.2.0.dev0"  # stated only here; CHANGELOG.md lists the changes

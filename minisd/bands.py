@@ -49,8 +49,8 @@ def decode_one(decoder: nn.Module, z: Tensor) -> Tensor:
 def in_one_buffer(blocks: nn.ModuleList, x: Rows) -> Rows:
     """The residual blocks of one resolution, in one buffer.
 
-    Each block writes its output over its input, two rows further up: it reads two rows beyond its band, so those are
-    the rows that will not be read again.
+    Each block writes its output over its input, but two rows further up. Since it reads only two rows beyond its band,
+    it overwrites no row that it will read again.
     """
     spare = 2 * len(blocks)
     buffer = empty_map(blocks[0].conv1, x, x.height + spare)
@@ -80,12 +80,12 @@ def write(x: Rows, buffer: Tensor) -> Tensor:
 
 
 def held(x: Tensor) -> Rows:
-    """A map that is held in memory."""
+    """A map that is in memory as a whole."""
     return Rows(x.shape[2], lambda a, b: x[:, :, a:b])
 
 
 def convolved(conv: nn.Conv2d, x: Rows) -> Rows:
-    """A 3×3 convolution: needs one more row above and below, and zeros beyond the edges."""
+    """A 3×3 convolution: it needs one more row above and below, and zeros beyond the edges."""
     def read(a: int, b: int) -> Tensor:
         rows = x.read(max(a - 1, 0), min(b + 1, x.height))
         rows = F.pad(rows, (1, 1, int(a == 0), int(b == x.height)))

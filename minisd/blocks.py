@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """Normalise, SiLU, convolve; all that twice, and added to the input. In the U-Net, time is added in between.
+    """Twice: normalise, SiLU, convolve. The result is added to the input. In the U-Net, time is added in between.
 
     Source: He et al. 2016 (residual), Ho et al. 2020, appendix B (group norm, SiLU, time).
     """
@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (B, in, H, W); time: (B, time_channels). Returns (B, out, H, W)."""
-        # in place where a map is not needed again: the VAE's largest takes 268 MB at 512² pixels
+        # in place where the old map is not needed again: the VAE's largest takes 268 MB at 512² pixels
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
         if time is not None:
             h += self.time_emb_proj(F.silu(time))[:, :, None, None]  # the same at every pixel

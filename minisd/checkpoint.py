@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from minisd import schedulers, single_file
+from minisd import outdated, schedulers, single_file
 from minisd.files import assets_folder, atomic_folder, read_json
+from minisd.prediction import prediction_and_size
+from minisd.schedulers.base import Scheduler
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.unet import UNet
@@ -26,12 +28,16 @@ NETWORKS = {"unet": UNet, "vae": VAE, "text_encoder": TextEncoder}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
              "StableDiffusionInpaintPipelineLegacy")
 GUIDANCE_SCALE = 7.5  # of a model that does not say which is best for it
-BASE_STEP = 875000  # the training step at which SD 2 base was published, which its .ckpt file names
 
 
 def load(source: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None,
-         variant: str | None = None) -> dict:
+         variant: str | None = None, scheduler: str | Scheduler | None = None,
+         prediction_type: str | None = None) -> dict:
     """The five parts of a pipeline and its guidance scale, by name, from wherever `source` points.
+
+    Args:
+        scheduler: the one that is going to be used instead of the checkpoint's, if any.
+        prediction_type: what the U-Net predicts, whatever the checkpoint says.
 
     Raises:
         FileNotFoundError: nothing there, or a download that failed; the message says what to do instead.
@@ -45,9 +51,24 @@ def load(source: str | Path, device: str | torch.device | None = None, dtype: to
                          "use torch.float32 (an fp16 file is converted) or torch.bfloat16")
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(f"dtype={dtype!r}; it must be torch.float32, torch.bfloat16, torch.float16 or torch.float64")
+    prediction_type = agreed_prediction(prediction_type, scheduler)
     path = locate(source, variant)
     with uncollected():
-        return (load_folder if path.is_dir() else load_file)(path, device, dtype, variant)
+        if path.is_dir():
+            return load_folder(path, device, dtype, variant, scheduler, prediction_type)
+        return load_file(path, device, dtype, variant, prediction_type)
+
+
+def agreed_prediction(prediction_type: str | None, scheduler: str | Scheduler | None) -> str | None:
+    """What the caller says of the U-Net, by name or by the scheduler that was given; None: nothing."""
+    known = schedulers.FIELDS["prediction_type"] or ()
+    if prediction_type is not None and prediction_type not in known:
+        raise ValueError(f"prediction_type={prediction_type!r}; it must be {' or '.join(map(repr, known))}")
+    theirs = getattr(getattr(scheduler, "config", None), "prediction_type", None)  # a name has no config
+    if None not in (theirs, prediction_type) and theirs != prediction_type:
+        raise ValueError(f"prediction_type={prediction_type!r}, but the scheduler that was given has {theirs!r}; "
+                         "give one of the two, or make them agree")
+    return prediction_type or theirs
 
 
 @contextmanager
@@ -120,14 +141,15 @@ def download(repository: str, variant: str | None) -> Path:
             "`hf auth login` first if the repository asks for it") from None
 
 
-def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None,
+                asked: str | Scheduler | None = None, prediction_type: str | None = None) -> dict:
     """The diffusers layout: `model_index.json` and one folder a part."""
     if (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} is one part of a model; give the folder that holds {', '.join(NETWORKS)}")
     index = read_json(folder / "model_index.json")
-    if index.get("_class_name") not in PIPELINES:
-        raise ValueError(f"{folder / 'model_index.json'} describes a {index.get('_class_name')}; minisd opens "
-                         f"{', '.join(PIPELINES)}")
+    kind = index.get("_class_name")
+    if kind not in PIPELINES:
+        raise ValueError(f"{folder / 'model_index.json'} describes a {kind}; minisd opens {', '.join(PIPELINES)}")
     guidance_scale = index.get("_guidance_scale", GUIDANCE_SCALE)
     if type(guidance_scale) not in (int, float) or not 0 <= guidance_scale <= 1e4:
         raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {guidance_scale!r}; it must be a number "
@@ -136,27 +158,44 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant:
     for part, network in NETWORKS.items():
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)
         networks[part] = network.from_pretrained(folder / part, part_dtype, device, variant)
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    scheduler = schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config)
+    scheduler = load_scheduler(folder, asked, {"prediction_type": prediction_type} if prediction_type else {})
+    outdated.correct(folder, kind, scheduler if scheduler is not asked else None, networks["unet"],
+                     read_json(folder / "unet" / "config.json"))
     return {"tokenizer": Tokenizer.from_pretrained(folder / "tokenizer"), "scheduler": scheduler,
             "guidance_scale": guidance_scale, **networks}
 
 
-def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None) -> dict:
-    """The original layout. It holds no tokenizer (CLIP's, which comes with minisd, is used) and does not say what the
-    U-Net predicts: the noise in SD 1, in inpainting models and in SD 2 base .ckpt files, v in all other SD 2 files.
-    For an SD 2 base .safetensors file, which cannot be told apart, pass a scheduler that predicts "epsilon"."""
+def load_scheduler(folder: Path, asked: str | Scheduler | None, changes: dict) -> Scheduler:
+    """The folder's; or the one that the caller asked for: an instance always, a name (which `set_scheduler` could still
+    swap in) where minisd lacks the folder's."""
+    if asked is not None and not isinstance(asked, str):
+        return asked
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    try:
+        return schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config, **changes)
+    except ValueError as error:
+        if asked is None:
+            raise ValueError(f"{folder / 'scheduler'}: {error}. Another sampler may do with its noise schedule: pass "
+                             'scheduler="ddim", for example, or --scheduler ddim on the command line') from None
+    schedule = {field: value for field, value in config.items() if field not in schedulers.SOLVER_FIELDS}
+    return schedulers.sampler_class(asked).from_config({**schedulers.SD_SCHEDULE, **schedule}, **changes)
+
+
+def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None,
+              prediction_type: str | None = None) -> dict:
+    """The original layout. It holds no tokenizer (CLIP's, which comes with minisd, is used) and no scheduler."""
     if variant is not None:
         raise ValueError(f"variant={variant!r} chooses among the files of a folder; {path} is a single file")
     weights, global_step = single_file.read_single_file(path)
     parts = single_file.split(weights, str(path))
     tokenizer = Tokenizer.from_pretrained(assets_folder() / "clip-tokenizer")
-    schedule = schedulers.SD_SCHEDULE
-    if parts["text_encoder"][0]["hidden_act"] == "gelu":  # SD 2
+    version_2 = parts["text_encoder"][0]["hidden_act"] == "gelu"
+    if version_2:
         tokenizer.pad_id = 0
-        if parts["unet"][0]["in_channels"] == 4 and global_step != BASE_STEP:  # the 768-pixel models predict v
-            schedule = schedulers.SD_SCHEDULE | {"prediction_type": "v_prediction"}
-            parts["unet"][0]["sample_size"] = 96
+    unet = parts["unet"][0]
+    predicts, unet["sample_size"] = prediction_and_size(
+        path, weights, global_step, two_kinds=version_2 and unet["in_channels"] == 4, asked=prediction_type)
+    schedule = schedulers.SD_SCHEDULE | {"prediction_type": predicts}
     networks = {part: NETWORKS[part].from_state_dict(config, tensors, dtype_of(part, config, dtype), device,
                                                      source=f"{path} ({part})")
                 for part, (config, tensors) in parts.items()}

@@ -16,7 +16,7 @@ from minisd import StableDiffusion
 from minisd.files import assets_folder, check_folder
 from minisd.images import check_depth, check_size
 from minisd.pipeline import Images
-from minisd.schedulers import SAMPLERS
+from minisd.schedulers import FIELDS, SAMPLERS
 
 SIDE_HELP = "in pixels; default: the model's own size"
 
@@ -79,8 +79,15 @@ def make_parser(training: bool = False) -> argparse.ArgumentParser:
     sub = commands.add_parser("info", help="describe a checkpoint")
     sub.set_defaults(run=info)
     sub.add_argument("model", nargs="?", default="mini", help="as for generate --model (%(default)s)")
-    sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
+    add_loading_options(sub)
     return parser
+
+
+def add_loading_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
+    sub.add_argument("--prediction-type", choices=FIELDS["prediction_type"],
+                     help="what the U-Net predicts, if the checkpoint does not say so: in Stable Diffusion 2, epsilon "
+                          "for base models, v_prediction for those of 768 pixels")
 
 
 def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
@@ -97,7 +104,7 @@ def add_shared_options(sub: argparse.ArgumentParser, model: str) -> None:
     sub.add_argument("--device", help="cpu, cuda or mps; default: a GPU if there is one")
     sub.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
                      help="default: what is fast on the device; float32 for mini")
-    sub.add_argument("--variant", help='"fp16": the half-precision files of a folder')
+    add_loading_options(sub)
     sub.add_argument("--height", type=int, help=SIDE_HELP)
     sub.add_argument("--width", type=int, help=SIDE_HELP)
 
@@ -169,7 +176,8 @@ def export(options: Namespace) -> None:
 
 
 def info(options: Namespace) -> None:
-    sd = StableDiffusion.from_pretrained(options.model, device="cpu", variant=options.variant)
+    sd = StableDiffusion.from_pretrained(options.model, device="cpu", variant=options.variant,
+                                         prediction_type=options.prediction_type)
     side = sd.unet.config.sample_size * sd.vae.downscale
     width = sd.text_encoder.config.hidden_size
     version = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}.get(width, "a mini model")
@@ -199,7 +207,7 @@ def prepare(options: Namespace) -> tuple[list[Path], StableDiffusion, dict[str, 
     files = name_files(options)  # first, so that a wrong --out does not cost a picture
     sd = StableDiffusion.from_pretrained(
         options.model, device=options.device, dtype=getattr(torch, options.dtype) if options.dtype else None,
-        scheduler=options.scheduler, variant=options.variant)
+        scheduler=options.scheduler, variant=options.variant, prediction_type=options.prediction_type)
     return files, sd, {"negative_prompt": options.negative, "num_inference_steps": options.steps,
                        "guidance_scale": sd.guidance_scale if options.guidance is None else options.guidance,
                        "num_images": options.num, "seed": options.seed}
@@ -258,6 +266,8 @@ def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffus
     settings = {"prompt": options.prompt, **settings, "num_images": 1, "height": images[0].height,
                 "width": images[0].width, "model": options.model, "variant": options.variant,
                 "scheduler": type(sd.scheduler).__name__, "dtype": str(sd.dtype).removeprefix("torch.")}
+    if options.prediction_type:
+        settings["prediction_type"] = options.prediction_type
     files[0].parent.mkdir(parents=True, exist_ok=True)
     for k, (file, image) in enumerate(zip(files, images, strict=True)):
         notes = PngInfo()

@@ -1,4 +1,4 @@
-"""How good, in numbers that know nothing of what the pictures show."""
+"""Measures of quality that do not depend on what the pictures are meant to show."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """Distance of two clouds of features, (N, F) and (M, F), each taken for a Gaussian.
+    """The Fréchet distance of two clouds of features, (N, F) and (M, F), each treated as a Gaussian.
 
         |μ₁ - μ₂|² + tr(C₁ + C₂ - 2·(C₁C₂)^½)
 
-    Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", equation 6. Theirs are the features
-    of an Inception network, so numbers from elsewhere do not compare.
+    Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", equation 6. They
+    compare the features of an Inception network; distances of other features are not comparable with those.
     """
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1] or min(len(one), len(other)) < 2:
         raise ValueError(f"features have shapes {tuple(one.shape)} and {tuple(other.shape)}; "

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minisd import checkpoint, schedulers
+from minisd.cautions import warn
 from minisd.checkpoint import GUIDANCE_SCALE
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
 from minisd.network import Network
@@ -45,7 +46,8 @@ class StableDiffusion:
         num_inference_steps: denoising steps, 1 to 1000; 20 to 50 are usual.
         guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). None takes
             the model's own, the attribute of the same name, which for published models is 7.5. 1 turns guidance off,
-            and halves the work. In Ho & Salimans' notation it is w + 1.
+            and halves the work; below 1, with a warning, the prompt counts for less than that, and at 0 for nothing. In
+            Ho & Salimans' notation it is w + 1.
         num_images: pictures for each prompt.
         seed: picture k of the batch is drawn with seed + k: the picture that seed=seed + k draws alone.
         generator: instead of a seed, a torch.Generator, or a list with one for each picture.
@@ -79,17 +81,20 @@ class StableDiffusion:
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device | None = None,
                         dtype: torch.dtype | None = None, scheduler: str | Scheduler | None = None,
-                        variant: str | None = None) -> Self:
+                        variant: str | None = None, prediction_type: str | None = None) -> Self:
         """Load "mini", "mini-inpaint", a folder, a single .safetensors or .ckpt file, or a Hub id "org/name".
 
         Args:
             device: None takes a GPU if there is one.
             dtype: None takes the fastest for the device: bfloat16 (float16 on older GPUs, float32 on older CPUs). The
                 mini models are float32 by default, so that they draw the same on every computer.
-            scheduler: a name ("euler", "EulerDiscreteScheduler", …) or an instance; None takes the checkpoint's.
+            scheduler: a name ("euler", "EulerDiscreteScheduler", …) or an instance; None takes the checkpoint's. By a
+                name, it gets the checkpoint's noise schedule, also where minisd lacks the checkpoint's own sampler.
             variant: "fp16" loads the half-precision files of a folder or a Hub repository.
+            prediction_type: what the U-Net predicts, "epsilon" (noise) or "v_prediction", whatever the checkpoint says.
+                Single files of Stable Diffusion 2 may not say it; it sets their size, too: 512 pixels, or 768 for v.
         """
-        sd = cls(**checkpoint.load(source, device, dtype, variant))
+        sd = cls(**checkpoint.load(source, device, dtype, variant, scheduler, prediction_type))
         if scheduler is not None:
             sd.set_scheduler(scheduler)
         return sd
@@ -163,8 +168,10 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Prompts → (B, 77, width), what the U-Net attends to."""
+        prompts = check_texts("prompt", [prompts] if isinstance(prompts, str) else prompts)
+        ids = self.tokenizer([self.tokenizer.spell_out(prompt) for prompt in prompts])
         with self._at_work(self.text_encoder) as device:
-            return self.text_encoder(self.tokenizer(prompts).to(device)).to(self.device)
+            return self.text_encoder(ids.to(device)).to(self.device)
 
     @torch.no_grad()
     def encode_image(self, images: Image.Image | list[Image.Image] | Tensor, generator: Generators = None) -> Tensor:
@@ -218,6 +225,11 @@ class StableDiffusion:
                 fit.
         """
         check_guidance(guidance_scale)
+        if guidance_scale < 1:
+            share = float(guidance_scale)
+            warn(f"guidance_scale={share:g}: the prompt counts for {share:.0%} only, the negative prompt (empty by "
+                 "default) for the rest. 1 is no guidance: the prompt alone, in half of the time; where others say 0, "
+                 "as on the cards of Turbo models, it is 1 here")
         guided, batch = guidance_scale != 1, len(latents)
         if len(context) != (2 * batch if guided else batch):
             raise ValueError(f"context has length {len(context)}; for {batch} latents with guidance_scale="

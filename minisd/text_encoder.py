@@ -1,4 +1,4 @@
-"""The text encoder: 77 token ids in, 77 vectors out, each for one token in the context of those before it.
+"""The text encoder: 77 token ids in, 77 vectors out, one for each token in the context of those before it.
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (CLIP),
 section 2.4; SD 2 uses the same architecture with other sizes (OpenCLIP ViT-H).
@@ -62,7 +62,7 @@ class Embeddings(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         for embedding in (self.token_embedding, self.position_embedding):
-            nn.init.normal_(embedding.weight, std=0.02)  # as CLIP; PyTorch's default is 1
+            nn.init.normal_(embedding.weight, std=0.02)  # as in CLIP; PyTorch's default is 1
 
     def forward(self, token_ids: Tensor) -> Tensor:
         return self.token_embedding(token_ids) + self.position_embedding.weight[: token_ids.shape[1]]

@@ -1,14 +1,12 @@
-"""Byte-level byte-pair encoding (BPE): from a prompt to 77 numbers, exactly as CLIP does it.
+"""From a prompt to 77 numbers, exactly as CLIP does it: cleaned, split into words, and these into byte pairs (bpe.py).
 
-Sources: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units" (BPE); Radford et
-al. 2019, section 2.2 (on bytes); Radford et al. 2021, section 2.4 (CLIP's: lower case, `</w>` ends a word).
+Source: Radford et al. 2021, section 2.4.
 """
 
 import json
 import unicodedata
-import warnings
-from collections import Counter, defaultdict
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -16,27 +14,18 @@ import regex
 import torch
 from torch import Tensor
 
+from minisd.added_tokens import AddedToken, read_added_tokens, splitter
+from minisd.bpe import BYTE_OF_SYMBOL as BYTE_OF_SYMBOL
+from minisd.bpe import END, END_OF_WORD, START, clip_vocabulary, learn_merges, merge_all, to_bytes, to_symbols
+from minisd.bpe import byte_symbols as byte_symbols
+from minisd.bpe import merge as merge
+from minisd.cautions import warn
 from minisd.files import atomic_folder, read_json
 
-START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.
 # START and END come first: in lower case, "<|ENDOFTEXT|>!" looks like an end token, and is split from the "!".
 WORD = regex.compile(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-
-
-def byte_symbols() -> dict[int, str]:
-    """A printable character for each of the 256 bytes, so that vocabulary files can be read as text.
-
-    Bytes that print as Latin-1 characters stand for themselves; the others (spaces, control characters) take the
-    code points from 256 on. The order is that of CLIP's vocabulary: printable bytes first.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-SYMBOL_OF_BYTE = byte_symbols()
-BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in SYMBOL_OF_BYTE.items()}
+MARKS = regex.compile(r"\P{Canonical_Combining_Class=0}{2,}")
 
 
 def clean(text: str) -> str:
@@ -45,39 +34,18 @@ def clean(text: str) -> str:
     This is what transformers' CLIPTokenizer does. OpenAI's own code also repaired broken encodings (ftfy) and
     replaced HTML entities; transformers no longer does, and equal ids matter more.
     """
+    # NFC sorts the marks on a letter; Python's would take n² steps for n of them that are not yet in order.
+    text = MARKS.sub(lambda marks: "".join(sorted(marks[0], key=unicodedata.combining)), text)
     text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
     return "".join(character.lower() for character in text)  # one by one: no special case for a final sigma
 
 
 def split_words(text: str) -> list[str]:
-    """Clean a text and split it: "It's  2 cats" → it, 's, 2, cats. A literal END becomes <|, endoftext, |>."""
+    """Split a clean text: "it's 2 cats" → it, 's, 2, cats. A literal END becomes <|, endoftext, |>."""
     words = []
-    for word in WORD.findall(clean(text)):
+    for word in WORD.findall(text):
         words += [word[:2], word[2:-2], word[-2:]] if word in (START, END) else [word]
     return words
-
-
-def to_symbols(word: str) -> tuple[str, ...]:
-    """A word → the symbols of its UTF-8 bytes, the last one marked as the end of a word: "cat" → c, a, t</w>."""
-    symbols = [SYMBOL_OF_BYTE[byte] for byte in word.encode("utf-8")]
-    return (*symbols[:-1], symbols[-1] + END_OF_WORD)
-
-
-def merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """Join every occurrence of a pair of neighbours: (c, a, t</w>) and pair (c, a) → (ca, t</w>)."""
-    merged, i = [], 0
-    while i < len(symbols):
-        here = symbols[i: i + 2] == pair
-        merged.append(pair[0] + pair[1] if here else symbols[i])
-        i += 2 if here else 1
-    return tuple(merged)
-
-
-def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """Token → id in CLIP's order: 256 bytes, 256 bytes that end a word, the merges' results, start, end."""
-    symbols = list(SYMBOL_OF_BYTE.values())
-    tokens = [*symbols, *(symbol + END_OF_WORD for symbol in symbols), *(a + b for a, b in merges), START, END]
-    return {token: i for i, token in enumerate(tokens)}
 
 
 class Tokenizer:
@@ -87,57 +55,88 @@ class Tokenizer:
         vocab: token → id; must contain the start and end tokens, and the parts and the result of every merge.
         merges: pairs of symbols, in the order in which they were learnt.
         pad_id: fills the positions after the end token; None means the end token's id, as in SD 1 (SD 2: 0).
+        added: tokens that stand in a text for themselves; those that the vocabulary lacks get the ids that follow.
+            Start, end and padding tokens are among them anyway, as special ones, in lower case only.
+
+    `vocab` has the added tokens, too.
     """
 
     context_length = 77
 
-    def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], pad_id: int | None = None):
-        ids = vocab.values()
-        if not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(ids):
-            raise ValueError("vocab must give every token a different whole number, 0 or more")
+    def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], pad_id: int | None = None,
+                 added: Iterable[AddedToken] = ()):
         if missing := [token for token in (START, END) if token not in vocab]:
             raise ValueError(f"vocab lacks {' and '.join(missing)}")
+        self.added = {token.content: token for token in added}
+        new = [token for token in self.added if token not in vocab]
+        self.vocab = vocab | {token: i for i, token in enumerate(new, len(vocab))}
+        ids = self.vocab.values()
+        if not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(ids):
+            raise ValueError("vocab must give every token a different whole number, 0 or more")
         for number, pair in enumerate(merges, 1):
             if len(pair) != 2 or not (pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab):
                 raise ValueError(f"merge {number} is {' '.join(pair)!r}; it must be two tokens of the vocabulary "
                                  "that make a third")
-        self.vocab, self.merges, self.vocab_size = vocab, merges, len(vocab)
+        self.merges, self.base_size, self.vocab_size = merges, len(vocab), len(self.vocab)
         self.rank = {pair: i for i, pair in enumerate(merges)}
-        self.token_of_id = {i: token for token, i in vocab.items()}
+        self.token_of_id = {i: token for token, i in self.vocab.items()}
         self.start_id, self.end_id = vocab[START], vocab[END]
         self.pad_id = self.end_id if pad_id is None else pad_id
-        if self.pad_id not in self.token_of_id:
-            raise ValueError(f"pad_id={pad_id} is not in the vocabulary of {len(vocab)} tokens")
         self.cache: dict[str, list[str]] = {}  # words tokenized before
+
+    @property
+    def pad_id(self) -> int:
+        return self._pad_id
+
+    @pad_id.setter
+    def pad_id(self, pad_id: int) -> None:
+        if pad_id not in self.token_of_id:
+            raise ValueError(f"pad_id={pad_id} is not in the vocabulary of {self.vocab_size} tokens")
+        self._pad_id = pad_id
+        special = {text: AddedToken(text, special=True, normalized=False)
+                   for text in (START, END, self.token_of_id[pad_id])}
+        tokens = special | self.added
+        self.special_ids = {self.vocab[text] for text, token in tokens.items() if token.special}
+        verbatim = {text: token for text, token in tokens.items() if not token.normalized}
+        self._in_clean_text = {clean(text): token for text, token in tokens.items() if token.normalized}
+        self._at_verbatim, self._at_clean = splitter(verbatim), splitter(self._in_clean_text)
 
     # --- text to ids and back ---------------------------------------------------------------------------------
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text, without start and end: "pyramids" → ["pyra", "mids</w>"], depending on the merges.
 
-        Start, end and padding tokens in the text stand for themselves, as in transformers (in lower case only):
-        where "!" is the padding (SD 2), "hi!" gives ["hi</w>", "!"], not "!</w>".
+        Added tokens in the text stand for themselves, as in transformers; so do start, end and padding: where "!" is
+        the padding (SD 2), "hi!" gives ["hi</w>", "!"], not "!</w>".
         """
-        special = [START, END, self.token_of_id[self.pad_id]]
         tokens = []
-        for part in regex.split(f"({'|'.join(map(regex.escape, special))})", text):
-            if part in special:
-                tokens.append(part)
-            else:
-                tokens += [token for word in split_words(part) for token in self._merge_word(word)]
+        for i, part in enumerate(self._at_verbatim.split(text)):
+            for j, piece in enumerate([part] if i % 2 else self._at_clean.split(clean(part))):
+                if i % 2:  # every second part is a token that was found
+                    tokens.append(piece)
+                elif j % 2:
+                    tokens.append(self._in_clean_text[piece].content)
+                else:
+                    tokens += [token for word in split_words(piece) for token in self._merge_word(word)]
         return tokens
 
     def _merge_word(self, word: str) -> list[str]:
-        """Apply the merges to one word, at each turn the earliest-learnt one that applies."""
         if word not in self.cache:
-            symbols = to_symbols(word)
-            while len(symbols) > 1:
-                pair = min(pairwise(symbols), key=lambda pair: self.rank.get(pair, len(self.rank)))
-                if pair not in self.rank:
-                    break
-                symbols = merge(symbols, pair)
-            self.cache[word] = list(symbols)
+            self.cache[word] = merge_all(to_symbols(word), self.rank)
         return self.cache[word]
+
+    def spell_out(self, text: str) -> str:
+        """A learnt word that takes several tokens, "<cat-toy>" → all of them, "<cat-toy> <cat-toy>_1 <cat-toy>_2".
+
+        Textual inversion may learn several embeddings for a word; diffusers' pipelines put them in like this.
+        """
+        for token in dict.fromkeys(self.tokenize(text)):
+            if token in self.added:
+                parts = [token]
+                while (part := f"{token}_{len(parts)}") in self.added:
+                    parts.append(part)
+                text = text.replace(token, " ".join(parts))
+        return text
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without start, end and padding; a token not in the vocabulary becomes the end token."""
@@ -156,8 +155,7 @@ class Tokenizer:
             if len(ids) > room:
                 cut = self.decode(ids[room:])
                 cut = cut if len(cut) <= 200 else f"{cut[:200]} …"
-                warnings.warn(f"the text {one[:30]!r}… has {len(ids)} tokens and only {room} fit; "
-                              f"this was cut off: {cut!r}", stacklevel=2)
+                warn(f"the text {one[:30]!r}… has {len(ids)} tokens and only {room} fit; this was cut off: {cut!r}")
             row = [self.start_id, *ids[:room], self.end_id]
             rows.append(row + [self.pad_id] * (self.context_length - len(row)))
         return torch.tensor(rows, dtype=torch.long).view(len(rows), self.context_length)
@@ -167,45 +165,22 @@ class Tokenizer:
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
         if unknown := [i for i in ids if isinstance(i, list) or i not in self.token_of_id]:
             raise ValueError(f"ids must be one row of numbers below {self.vocab_size}; it contains {unknown[0]}")
-        tokens = [self.token_of_id[i] for i in ids if i not in (self.start_id, self.end_id, self.pad_id)]
-        data = b"".join(bytes([BYTE_OF_SYMBOL[s]]) if s in BYTE_OF_SYMBOL else s.encode() for s in "".join(tokens))
+        data = b"".join(to_bytes(self.token_of_id[i]) for i in ids if i not in self.special_ids)
         return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ").strip()
 
     # --- learning, loading, saving ----------------------------------------------------------------------------
 
     @classmethod
     def train(cls, texts: list[str], vocab_size: int) -> Self:
-        """Learn merges from texts: join the most frequent pair of neighbours, again and again.
-
-        Among equally frequent pairs, the alphabetically first is joined (by its first symbol, then its second).
-        Learning stops early once every word of the texts is a single token.
+        """Learn the merges from texts (see `bpe.learn_merges`).
 
         Args:
             vocab_size: 256 bytes, 256 bytes that end a word, the merges, start and end: at least 514.
         """
         if vocab_size < 514:
             raise ValueError(f"vocab_size={vocab_size}; it must be at least 514: 256 bytes twice, start and end")
-        counts = Counter(word for text in check_texts("texts", texts) for word in split_words(text))
-        words, often = [to_symbols(word) for word in counts], list(counts.values())
-        pair_counts: Counter[tuple[str, str]] = Counter()
-        where: defaultdict[tuple[str, str], set[int]] = defaultdict(set)  # the words in which a pair occurs
-
-        def count(i: int, sign: int) -> None:
-            for pair in pairwise(words[i]):
-                pair_counts[pair] += sign * often[i]
-                where[pair].add(i)
-
-        for i in range(len(words)):
-            count(i, +1)
-        merges: list[tuple[str, str]] = []
-        while len(merges) < vocab_size - 514 and any(pair_counts.values()):
-            best = min(pair_counts, key=lambda pair: (-pair_counts[pair], pair))
-            merges.append(best)
-            for i in list(where[best]):  # only these words change
-                count(i, -1)
-                words[i] = merge(words[i], best)
-                count(i, +1)
-            del pair_counts[best], where[best]
+        counts = Counter(word for text in check_texts("texts", texts) for word in split_words(clean(text)))
+        merges = learn_merges(counts, vocab_size - 514)
         return cls(clip_vocabulary(merges), merges)
 
     @classmethod
@@ -236,16 +211,24 @@ class Tokenizer:
             lines = lines[1:] if lines and lines[0].startswith("#version") else lines
         try:
             merges: list = [tuple(line.split()) if isinstance(line, str) else tuple(line) for line in lines if line]
-            return cls(vocab, merges, pad_id=padding_id(folder, vocab))
+            added, padding = read_added_tokens(folder, vocab)
+            tokenizer = cls(vocab, merges, added=added)
         except (ValueError, TypeError) as error:  # a merge of anything but strings is a TypeError
             raise ValueError(f"{folder}: {error}") from None
+        tokenizer.pad_id = tokenizer.end_id if padding is None else tokenizer.vocab[padding]
+        return tokenizer
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the files that transformers' CLIPTokenizer opens; a failed save leaves `folder` as it was."""
         special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": self.token_of_id[self.pad_id]}
-        config = special | {"model_max_length": self.context_length, "tokenizer_class": "CLIPTokenizer"}
+        config: dict = special | {"model_max_length": self.context_length, "tokenizer_class": "CLIPTokenizer"}
+        if self.added:
+            fields = {"lstrip": False, "rstrip": False}
+            config["added_tokens_decoder"] = {self.vocab[token.content]: token._asdict() | fields
+                                              for token in self.added.values()}
+        base = dict(list(self.vocab.items())[:self.base_size])
         with atomic_folder(folder) as new:
-            (new / "vocab.json").write_text(json.dumps(self.vocab, ensure_ascii=False), encoding="utf-8")
+            (new / "vocab.json").write_text(json.dumps(base, ensure_ascii=False), encoding="utf-8")
             lines = ["#version: 0.2", *(f"{a} {b}" for a, b in self.merges)]
             (new / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             (new / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -266,13 +249,3 @@ def check_texts(name: str, texts: list[str]) -> list[str]:
             raise ValueError(f"{name}: item {i}, {text!r}, contains an unpaired surrogate, which is not a character")
     return texts
 
-
-def padding_id(folder: Path, vocab: dict[str, int]) -> int | None:
-    """The id of the padding token that a folder's config names; None if it names none."""
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and (token := read_json(folder / name).get("pad_token")) is not None:
-            token = token.get("content") if isinstance(token, dict) else token
-            if not isinstance(token, str) or token not in vocab:
-                raise ValueError(f"{name}: pad_token {token!r} is not in the vocabulary")
-            return vocab[token]
-    return None

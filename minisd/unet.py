@@ -42,7 +42,7 @@ class UNetConfig(NetworkConfig):
         "mid_block_type": ("UNetMidBlock2DCrossAttn",), "resnet_time_scale_shift": ("default",),
         "only_cross_attention": (False,), "dual_cross_attention": (False,), "attention_type": ("default",),
         "mid_block_only_cross_attention": (None, False), "cross_attention_norm": (None,),
-        # scaled_dot_product_attention sums in fp32 whatever it is given, so both values mean the same here
+        # scaled_dot_product_attention sums in fp32 whatever its inputs are, so all values mean the same here
         "upcast_attention": (False, True, None),
         "transformer_layers_per_block": (1,), "reverse_transformer_layers_per_block": (None,),
         "num_attention_heads": (None,), "class_embed_type": (None,), "num_class_embeds": (None,),
@@ -96,7 +96,7 @@ class TimeEmbedding(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """What the U's blocks share: residual blocks, each followed by a transformer where there is attention."""
+    """What all blocks of the U share: residual blocks, each followed by a transformer if there is attention."""
 
     def __init__(self, widths: list[tuple[int, int]], heads: int | None, config: UNetConfig):
         """widths: (in, out) channels of each residual block; heads: None for no attention."""
@@ -114,7 +114,7 @@ class UNetBlock(nn.Module):
 
 
 class DownBlock(UNetBlock):
-    """Features at one resolution, then downsampling to half of it. Every map computed here is also a skip."""
+    """Features at one resolution, then downsampling to half of it. Every map computed here is also kept as a skip."""
 
     def __init__(self, in_channels: int, out_channels: int, heads: int | None, is_last: bool, config: UNetConfig):
         widths = [in_channels] + [out_channels] * config.layers_per_block
@@ -144,7 +144,7 @@ class MidBlock(UNetBlock):
 
 
 class UpBlock(UNetBlock):
-    """Features at one resolution, each concatenated with a skip from the way down, then upsampling to twice that."""
+    """Features at one resolution, each block also given a skip from the way down; then upsampling to twice it."""
 
     def __init__(self, in_channels: int, out_channels: int, skip_channels: list[int], heads: int | None,
                  is_last: bool, config: UNetConfig):
@@ -235,7 +235,7 @@ class UNet(Network):
         if latents.ndim != 4 or latents.shape[1] != config.in_channels:
             raise ValueError(f"UNet: latents have shape {tuple(latents.shape)}; "
                              f"they must be (B, {config.in_channels}, h, w)")
-        batch = latents.shape[0]  # len(latents) would be frozen by torch.export
+        batch = latents.shape[0]  # torch.export would make a constant of len(latents)
         if times.ndim > 1 or times.numel() not in (1, batch):
             raise ValueError(f"UNet: timesteps have shape {tuple(times.shape)}; give one number, or ({batch},)")
         if context.ndim != 3 or context.shape[2] != config.cross_attention_dim or context.shape[0] != batch:

@@ -77,7 +77,7 @@ class DiagonalGaussian:
 
 
 class SelfAttention2d(Attention):
-    """Each pixel attends to all others, with one head; added to the input."""
+    """Each pixel attends to all pixels, with one head; the result is added to the input."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__(channels, num_heads=1, bias=True)
@@ -101,10 +101,10 @@ class MidBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual blocks at one resolution, then half of it (unless this is the last).
+    """Residual blocks at one resolution, then downsampling to half of it (unless this is the last block).
 
-    It has no `forward`: the encoder runs the `layers` of all its blocks in one loop. While a block's own `forward` ran,
-    the loop that called it would keep the block's input in memory, up to 134 MB at 512² pixels.
+    It has no `forward`: the encoder runs the `layers` of all blocks in one loop. If it called a block's `forward`
+    instead, it would keep that block's input in memory all the while, up to 134 MB at 512² pixels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
@@ -119,9 +119,9 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks at one resolution, then twice it (unless this is the last).
+    """Residual blocks at one resolution, then upsampling to twice it (unless this is the last block).
 
-    No `forward` here either: the decoder would keep a block's input, up to 268 MB at 512² pixels.
+    It has no `forward` either: the decoder would keep a block's input in memory, up to 268 MB at 512² pixels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, is_last: bool):
@@ -214,7 +214,7 @@ class VAE(Network):
         """*Unscaled* latents (B, 4, h, w) → pixels (B, 3, 8h, 8w), about [-1, 1].
 
         Args:
-            in_bands: compute the large maps in bands of rows: the same picture, slower, in a third of the memory.
+            in_bands: compute the large maps in bands of rows: the same picture, slower but in a third of the memory.
         """
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             raise ValueError(f"VAE.decode: z has shape {tuple(z.shape)}; "

@@ -7,7 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["DIFFUSERS_VERBOSITY"] = "error"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-# Otherwise Intel's library rounds a product by how its factors lie in memory, for instance on AMD processors.
+# Otherwise, how Intel's library rounds a product depends on how its factors lie in memory (on AMD processors, say).
 os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import pytest

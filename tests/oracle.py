@@ -1,5 +1,5 @@
 """A pipeline that draws what a caption says, because it knows the scene; it can be made to err. And a judge that knows
-what was drawn. With these the evaluation is tested without a trained network."""
+what was drawn. With both, the evaluation is tested without a trained network."""
 
 import hashlib
 
@@ -39,7 +39,7 @@ def fingerprint(picture):
 
 
 class Oracle:
-    """Args: err: a scene and a random number generator to another scene, for that share of the pictures."""
+    """err: a function from a scene and a random number generator to a wrong scene, for this share of the pictures."""
 
     def __init__(self, data: KnownData, err=lambda scene, rng: scene, share: float = 1.0, stain: float = 0.0):
         self.data, self.err, self.share, self.stain = data, err, share, stain
@@ -74,7 +74,7 @@ class Oracle:
 
 
 class RoughVAE:
-    """Its latents are the pictures, and its decoder errs by 0.02 at every pixel, now above and now below."""
+    """Its latents are the pictures, and its decoder is off by 0.02 at every pixel, alternately above and below."""
 
     device, dtype = torch.device("cpu"), torch.float32
 

@@ -31,7 +31,7 @@ UNET_CONFIG = {"sample_size": 16, "block_out_channels": (16, 32), "layers_per_bl
 
 
 class Toy(Task):
-    """Learns to halve its input. In the steps of these numbers it makes the loss infinite, or sends itself a signal."""
+    """Learns to halve its input. At steps with these numbers it makes the loss infinite, or sends itself a signal."""
 
     def __init__(self, width: int = 4, explode_at: int | None = None, signal_at: int | None = None,
                  signal_number: int = signal.SIGINT, seed: int = 0):
@@ -83,7 +83,7 @@ def names_in(optimizer: torch.optim.Optimizer, task: Task, dimensions: int | Non
 
 
 def start(function, *args, **kwargs) -> multiprocessing.Process:
-    """Call a function of this file in a process of its own, forked from one that has imported what takes seconds."""
+    """Call a function of this file in a process of its own, forked from one that has done the slow imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.toy", "pytest", "torch._dynamo"])  # the last: at an optimiser's first step
     process = context.Process(target=function, args=args, kwargs=kwargs, daemon=True)
@@ -107,7 +107,7 @@ def train_toy(out: Path, resume: bool = False, toy: dict | None = None, **change
 
 
 def train_toy_until(out: Path, module: str, name: str, before: bool) -> None:
-    """Resume a run, and be killed when it comes to call a function: before that, or when the call is done."""
+    """Resume a run, and be killed at the call of a function: before it, or once it has returned."""
     function = getattr(sys.modules[module], name)
 
     def killed(*args, **kwargs):

@@ -37,7 +37,7 @@ class CLIP(nn.Module):
     """Both towers, their projections into one space, and a learnt temperature."""
 
     def __init__(self, text_encoder: TextEncoder, resolution: int = 32):
-        """resolution: of the pictures that the image tower sees."""
+        """resolution: of the image tower's pictures."""
         super().__init__()
         config = text_encoder.config
         self.text_encoder = text_encoder
@@ -79,7 +79,7 @@ class CLIP(nn.Module):
         return F.normalize(self.image_encoder(images).float(), dim=-1)
 
     def scale(self) -> Tensor:
-        """What similarities are multiplied by: 1 / temperature, at most 100 (section 2.5)."""
+        """The factor on all similarities: 1 / temperature, at most 100 (section 2.5)."""
         return self.logit_scale.exp().clamp(max=100)
 
 
@@ -88,7 +88,7 @@ def contrastive_loss(text: Tensor, images: Tensor, scale: Tensor, wrong: Tensor 
 
     Args:
         text, images: (B, width) unit vectors; row k of one belongs to row k of the other.
-        wrong: (B, width), an additional caption for each picture that does not describe it.
+        wrong: (B, width), one more caption for each picture, which does not describe it.
     """
     logits = scale * text @ images.T  # (B, B): captions down, pictures across
     partner = torch.arange(text.shape[0], device=text.device)

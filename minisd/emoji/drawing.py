@@ -1,8 +1,8 @@
-"""Pictures from scenes: things in their size, place and tilt, what they wear, and the ground behind them.
+"""Pictures from scenes: things with their size, place and tilt, what they wear, and the ground behind them.
 
 All drawings have *premultiplied* alpha (Porter and Duff 1984): colour times opacity, which Pillow calls "RGBa". Only
 then can they be rotated, resized and laid over one another without dark or light seams along their outlines. Lengths
-are pixels of a 128-pixel picture, as in `Scene`, even if the picture that is drawn is smaller.
+are pixels of a 128-pixel picture, as in `Scene`, even if a smaller picture is drawn.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Is what a model draws right? Each figure stands beside what the same judge says of real pictures: its ceiling.
+"""How often is what a model draws right? Each figure comes with its ceiling: the same judge's verdict on real pictures.
 
-One function for each row of the table, or for some that go together. Each takes a `Bench`, on which model, judge and
-data lie; all draw at the model's default settings. More rows are in likeness.py.
+Each function measures one row of the table, or a few that belong together. It takes a `Bench`, which has model, judge
+and data, and draws with the model's default settings. More rows are in likeness.py.
 """
 
 import time
@@ -21,8 +21,8 @@ from minisd.emoji.world import EmojiData
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
 
-AT_ONCE = 32           # pictures that are drawn together
-SURE = 0.8
+AT_ONCE = 32           # pictures drawn together
+SURE = 0.8             # how sure the judge must be to see a thing
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class Figure:
     name: str
     value: float
     unit: str = "%"
-    ceiling: float | None = None      # the same of real pictures
-    seen: float | None = None         # of the value, the half whose combinations were trained on
-    held_out: float | None = None     # … and the half whose were not
+    ceiling: float | None = None      # the value for real pictures
+    seen: float | None = None         # the value for the half whose combinations were trained on
+    held_out: float | None = None     # … and for the half with held-out combinations
     aim: str = ""
     reached: bool | None = None       # None where there is no aim
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and with what.
+    """What is measured, and what it is measured with.
 
     Args:
         sd: the pipeline; it must have text_to_image and vae.
-        judge: or whatever has its `look` and `features`.
-        count: prompts for each figure.
+        judge: or anything else with its `look` and `features`.
+        count: prompts per figure.
     """
 
     sd: "StableDiffusion"
@@ -66,7 +66,7 @@ class Bench:
         return np.random.default_rng((self.seed, self.count))
 
     def draw(self, scenes: Sequence[Scene], **settings: Any) -> Tensor:
-        """What the model makes of the scenes' captions: (B, 3, 128, 128) in [-1, 1]; picture k from seed + k."""
+        """What the model draws for the scenes' captions: (B, 3, 128, 128) in [-1, 1]; picture k with seed + k."""
         return self.draw_words([self.data.caption(scene) for scene in scenes], **settings)
 
     def draw_words(self, captions: list[str], **settings: Any) -> Tensor:
@@ -80,7 +80,7 @@ class Bench:
 
     @torch.no_grad()
     def through_vae(self, pictures: Tensor) -> Tensor:
-        """Pictures encoded and decoded: as good as the model can be."""
+        """Pictures encoded and decoded: the best that the model could draw."""
         vae = self.sd.vae
         return torch.cat([vae.decode(vae.encode(part.to(vae.device, vae.dtype)).mode()).clamp(-1, 1).float().cpu()
                           for part in pictures.split(AT_ONCE)])
@@ -88,11 +88,11 @@ class Bench:
 
 # --- right or wrong -------------------------------------------------------------------------------------------
 
-Rights = dict[str, list[bool]]     # by name of the figure, for each scene
+Verdicts = dict[str, list[bool]]     # figure → for each scene, whether it is right
 
 
 def share(name: str, drawn: list[bool], real: list[bool], aim: float | None = None) -> Figure:
-    """The share of pictures that are right. The first half's combinations were trained on, see prompts.py."""
+    """The share of pictures that are right. The first half has combinations that were trained on (see prompts.py)."""
     half = len(drawn) - len(drawn) // 2
     value = float(np.mean(drawn))
     return Figure(name, value, "%", float(np.mean(real)), float(np.mean(drawn[:half])), float(np.mean(drawn[half:])),
@@ -100,11 +100,11 @@ def share(name: str, drawn: list[bool], real: list[bool], aim: float | None = No
 
 
 def best(answers: Answers, row: int, count: int, judge: Judge) -> set[str]:
-    """The concepts of which the judge is surest in one picture."""
+    """The `count` concepts that the judge is surest to see in one picture."""
     return {judge.config.concepts[i] for i in answers.concepts[row].topk(count).indices}
 
 
-def right_thing(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Rights:
+def right_thing(judge: Judge, pictures: Tensor, scenes: Sequence[Scene]) -> Verdicts:
     """Thing, style and ground of pictures with one thing; the ground is its pattern and its colours."""
     answers = judge.look(pictures)
     return {"thing": [best(answers, i, 1, judge) == {scene.concept} for i, scene in enumerate(scenes)],
@@ -121,10 +121,10 @@ def one_thing(bench: Bench) -> list[Figure]:
 
 
 def small_thing(bench: Bench) -> list[Figure]:
-    """The thing, by the judge; place and size, off the pixels."""
+    """The judge says which thing it is; place and size are read off the pixels."""
     scenes = prompts.small_thing(bench.data, bench.rng(), bench.count)
 
-    def rights(pictures: Tensor) -> Rights:
+    def verdicts(pictures: Tensor) -> Verdicts:
         things = [reading.read_thing(picture) for picture in pictures]
         return {"small thing: thing": right_thing(bench.judge, pictures, scenes)["thing"],
                 "small thing: place": [thing is not None and thing.place == scene.place
@@ -132,22 +132,22 @@ def small_thing(bench: Bench) -> list[Figure]:
                 "small thing: size": [thing is not None and thing.size == scene.size
                                       for thing, scene in zip(things, scenes)]}
 
-    drawn, real = rights(bench.draw(scenes)), rights(bench.real(scenes))
+    drawn, real = verdicts(bench.draw(scenes)), verdicts(bench.real(scenes))
     aims = {"small thing: thing": 0.9, "small thing: place": 0.9}
     return [share(name, drawn[name], real[name], aims.get(name)) for name in drawn]
 
 
 def worn(bench: Bench) -> list[Figure]:
-    """What a head wears; "and head": the head is right as well."""
+    """What a head wears; for "worn and head", the head must be right as well."""
     scenes = prompts.worn(bench.data, bench.rng(), bench.count)
 
-    def rights(pictures: Tensor) -> Rights:
+    def verdicts(pictures: Tensor) -> Verdicts:
         answers = bench.judge.look(pictures)
         on = [found == scene.worn for found, scene in zip(answers.worn, scenes)]
         head = [best(answers, i, 1, bench.judge) == {scene.concept} for i, scene in enumerate(scenes)]
         return {"worn": on, "worn and head": [a and b for a, b in zip(on, head)]}
 
-    drawn, real = rights(bench.draw(scenes)), rights(bench.real(scenes))
+    drawn, real = verdicts(bench.draw(scenes)), verdicts(bench.real(scenes))
     half = bench.count - bench.count // 2
     figures = []
     for name, of, part, aim in (("worn, seen pairs", "worn", slice(half), 0.92),
@@ -159,13 +159,14 @@ def worn(bench: Bench) -> list[Figure]:
 
 
 def two_things(bench: Bench) -> list[Figure]:
-    """Both are there, and the right one is above where that is said. Left and right are open."""
+    """Both things are there; "as said": and the right one is above, if the caption says which. Left and right are not
+    judged."""
     scenes = prompts.pair(bench.data, bench.rng(), bench.count)
     words = {name: i for i, name in enumerate(bench.judge.config.concepts)}
 
-    def rights(pictures: Tensor) -> Rights:
+    def verdicts(pictures: Tensor) -> Verdicts:
         answers = bench.judge.look(pictures)
-        found: Rights = {"two things: both": [], "two things: both, as said": []}
+        found: Verdicts = {"two things: both": [], "two things: both, as said": []}
         for i, scene in enumerate(scenes):
             there = best(answers, i, 2, bench.judge) == set(scene.things)
             first, second = (float(answers.heights[i, words[name]]) for name in scene.things)
@@ -174,7 +175,7 @@ def two_things(bench: Bench) -> list[Figure]:
             found["two things: both, as said"].append(there and as_said)
         return found
 
-    drawn, real = rights(bench.draw(scenes)), rights(bench.real(scenes))
+    drawn, real = verdicts(bench.draw(scenes)), verdicts(bench.real(scenes))
     return [share(name, drawn[name], real[name], aim) for name, aim in zip(drawn, (None, 0.75))]
 
 
@@ -186,7 +187,7 @@ def number(bench: Bench) -> list[Figure]:
 
 
 def no_words(bench: Bench) -> list[Figure]:
-    """How often the judge is sure that there is this or that in a picture that nobody described."""
+    """How often the judge is sure to see a thing, whichever it is, in a picture drawn without words."""
     real = bench.real(prompts.anything(bench.data, bench.rng(), bench.count))
     drawn, ceiling = (float((bench.judge.look(pictures).concepts.amax(dim=1) >= SURE).float().mean())
                       for pictures in (bench.draw_words([""] * bench.count), real))
@@ -194,7 +195,7 @@ def no_words(bench: Bench) -> list[Figure]:
 
 
 def warm_time(bench: Bench) -> list[Figure]:
-    """Seconds for a picture, decoded, the first one aside: the least of three."""
+    """Seconds for one picture, including decoding: the best of three, after one to warm up."""
     def seconds() -> float:
         start = time.perf_counter()
         bench.draw_words(["a cat face"])

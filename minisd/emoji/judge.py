@@ -1,4 +1,4 @@
-"""A judge of pictures: what is on them, what it wears, in which style, on what pattern. It has seen real ones only.
+"""The judge of pictures: which things they show, what is worn, which style, which pattern. Trained on real ones only.
 
 Colours, places and numbers need no network: see reading.py.
 """
@@ -14,9 +14,9 @@ from minisd.emoji.scene import PATTERNS
 from minisd.emoji.world import EmojiData
 from minisd.network import Network, NetworkConfig
 
-AT_ONCE = 32         # pictures that the judge looks at together
+AT_ONCE = 32         # pictures judged together
 STRIDES = (4, 2, 2)  # 128 pixels → 32 → 16 → 8
-RARE = -9.0          # the concepts' first bias: most are absent (Lin et al. 2017, "Focal Loss", section 4.1)
+RARE = -9.0          # initial bias of concepts, as most are absent (Lin et al. 2017, "Focal Loss", section 4.1)
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,23 @@ class JudgeConfig(NetworkConfig):
 
 
 class Scores(NamedTuple):
-    """Logits. A place is one of 8 × 8 parts of the picture."""
+    """Logits. The picture is divided into 8 × 8 places."""
 
-    concept: Tensor  # (B, concepts), each on its own: yes or no
+    concept: Tensor  # (B, concepts), each yes or no
     style: Tensor    # (B, styles), one of them
     worn: Tensor     # (B, worn), one of them
     pattern: Tensor  # (B, patterns), one of them
-    places: Tensor   # (B, concepts, 8, 8), from which `concept` is summed up
+    places: Tensor   # (B, concepts, 8, 8), summed up in `concept`
 
 
 class Answers(NamedTuple):
-    """What the judge says of pictures, in words."""
+    """What the judge says about pictures, in words."""
 
     concepts: Tensor     # (B, concepts), how sure it is that each is there, 0 to 1
     style: list[str]
     worn: list[str]      # "" for nothing
     pattern: list[str]
-    heights: Tensor      # (B, concepts), where each is if it is there: 0 at the top, 1 at the bottom
+    heights: Tensor      # (B, concepts), how far down each is, if it is there: 0 is the top, 1 the bottom
 
 
 class Residual(nn.Module):
@@ -63,11 +63,11 @@ class Residual(nn.Module):
 
 
 class Judge(Network):
-    """A convolutional network, independent of all that the mini model is made of.
+    """A convolutional network, independent of all parts of the mini model.
 
     Concepts are scored at each place of the last map and then summed up, log Σ exp, so that a small thing counts as
-    much as a large one. That also tells where each is, though nobody taught it (Oquab et al. 2015, "Is object
-    localization for free?").
+    much as a large one. This also tells where each of them is, although no one taught it that (Oquab et al. 2015, "Is
+    Object Localization for Free?").
     """
 
     CONFIG = JudgeConfig
@@ -90,7 +90,7 @@ class Judge(Network):
 
     @classmethod
     def of(cls, data: EmojiData) -> Self:
-        """A judge, still untrained, that has the words of a data set."""
+        """An untrained judge for the words of a data set."""
         return cls(concepts=[concept.name for concept in data.concepts], styles=data.styles)
 
     def last_map(self, pixels: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Judge(Network):
 
     @torch.no_grad()
     def look(self, pixels: Tensor) -> Answers:
-        """Say what is on pictures (B, 3, 128, 128) in [-1, 1]."""
+        """Say what pictures (B, 3, 128, 128) in [-1, 1] show."""
         parts = [self(part.to(self.device)) for part in pixels.split(AT_ONCE)]
         scores = Scores(*(torch.cat([part[i].float().cpu() for part in parts]) for i in range(len(Scores._fields))))
         shares = scores.places.flatten(2).softmax(dim=2).view_as(scores.places).sum(dim=3)      # (B, concepts, 8)

@@ -1,6 +1,6 @@
-"""Does a model draw like the data: as various, as clean, as near? And does what it paints into a hole fit?
+"""Are a model's pictures like the data: as varied, as clean, as close? And does what it paints into a hole fit?
 
-More rows of the table, as in figures.py.
+More rows of the table, like those in figures.py.
 """
 
 from collections import Counter
@@ -21,16 +21,16 @@ from minisd.metrics import frechet_distance, psnr
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
 
-REACH = 12             # pixels between which a seam is looked for: a place of the latents is eight wide
-LEAST_EXPECTED = 5     # pictures in a class of a χ² test; smaller ones are thrown together
-MANY = 4000            # scenes from which the data's shares are counted
+REACH = 12             # pixels across an edge, between which a seam is measured: a latent is eight pixels wide
+LEAST_EXPECTED = 5     # pictures in a class of a χ² test; smaller classes are pooled
+MANY = 4000            # scenes from which the data's shares are estimated
 
 
 def variety(bench: Bench, concept: str = "cat face") -> list[Figure]:
-    """Whether the pictures of one short caption differ as the data's do: in style, pattern and colour of the ground.
+    """Whether the pictures for one short caption vary as the data do, in style, pattern and colour of the ground.
 
-    The value is the p of a χ² test against the data's shares. It is reached if that does not reject them at 1 %, or
-    if each share is within a factor of 1.6 of the data's.
+    The value is the p-value of a χ² test against the data's shares. The aim is reached if the test does not reject them
+    at 1 %, or if each share is within a factor of 1.6 of the data's.
     """
     everything = prompts.of_one(bench.data, bench.rng(), MANY, concept)
     expected = classes([scene.style for scene in everything], [scene.pattern for scene in everything],
@@ -52,19 +52,19 @@ def variety(bench: Bench, concept: str = "cat face") -> list[Figure]:
 
 
 def classes(styles: list[str], patterns: list[str], colours: list[str]) -> dict[str, list[int]]:
-    """How many pictures there are of each style, of each pattern, and, of plain ones, of each colour."""
+    """How many pictures have each style, each pattern and, if they are plain, each colour."""
     plain = [colour for colour, pattern in zip(colours, patterns) if pattern == "plain"]
     return {what: [Counter(found)[word] for word in words] for what, found, words in (
         ("styles", styles, STYLES), ("patterns", patterns, PATTERNS), ("colours", plain, BACKGROUNDS))}
 
 
 def chi_square(found: Sequence[int], expected: Sequence[int]) -> tuple[float, float, float]:
-    """Pearson's test of counts against shares. Classes with an expectation below five are thrown together.
+    """Pearson's χ² test of counts against shares. Classes with an expected count below five are pooled.
 
         χ² = Σ (found - expected)² / expected,   p = Γ(f/2, χ²/2) / Γ(f/2) with f = classes - 1
 
     Args:
-        expected: counts of another sample, so large that its shares are taken for exact.
+        expected: counts in another sample, which is so large that its shares are taken as exact.
 
     Returns:
         χ², p, and the largest ratio of a share to the expected one, or the inverse (infinite if there is none).
@@ -73,7 +73,7 @@ def chi_square(found: Sequence[int], expected: Sequence[int]) -> tuple[float, fl
     pairs = [(count, total * share / sum(expected)) for count, share in zip(found, expected)]
     large = [pair for pair in pairs if pair[1] >= LEAST_EXPECTED]
     rest = [sum(column) for column in zip((0, 0.0), *(pair for pair in pairs if pair[1] < LEAST_EXPECTED))]
-    if rest[1] > 0 or rest[0] > 0:   # what the data never has counts, too
+    if rest[1] > 0 or rest[0] > 0:   # count pictures of kinds that the data never has, too
         large.append((rest[0], max(rest[1], 0.5)))
     statistic = sum((count - wanted) ** 2 / wanted for count, wanted in large)
     freedom = torch.tensor(max(1, len(large) - 1) / 2, dtype=torch.float64)
@@ -91,7 +91,7 @@ def vae(bench: Bench) -> list[Figure]:
 
 
 def stain(bench: Bench) -> list[Figure]:
-    """The spread of plain grounds, beside that of the same scenes' real pictures that went through the VAE."""
+    """The spread of the pixels of plain grounds, compared with real pictures of the same scenes after the VAE."""
     scenes = prompts.clean_ground(bench.data, bench.rng(), bench.count)
     real = bench.real(scenes)
     drawn, again, never = (float(np.mean([reading.spread(picture) for picture in pictures]))
@@ -102,17 +102,17 @@ def stain(bench: Bench) -> list[Figure]:
 
 
 def seen_at_64(judge: Judge, pictures: Tensor) -> Tensor:
-    """The judge's features of what 64 pixels show, for pictures (B, 3, R, R) of 64 or 128: both editions' can be
-    compared."""
+    """The judge's features of pictures (B, 3, R, R), R = 64 or 128, averaged down to 64 pixels, so that both editions
+    can be compared."""
     small = F.avg_pool2d(pictures, pictures.shape[-1] // 64)
     return judge.features(F.interpolate(small, scale_factor=2.0, mode="bilinear"))
 
 
 def frechet(bench: Bench) -> list[Figure]:
-    """Plain scenes against real pictures of the same. The ceiling: real pictures that stand a little differently.
+    """The distance of plain scenes from real pictures of them; for the ceiling, the same scenes in other poses.
 
-    For the first edition draw its own scenes, and compare their features (`seen_at_64`) with those of its own real
-    pictures, by the same judge.
+    To compare the first edition, have it draw its own scenes, and take the features (`seen_at_64`) of these and of its
+    own real pictures by the same judge.
     """
     rng = bench.rng()
     scenes = prompts.plain_thing(bench.data, rng, bench.count)
@@ -125,10 +125,10 @@ def frechet(bench: Bench) -> list[Figure]:
 
 
 def inpainting(bench: Bench, inpaint: "StableDiffusion") -> list[Figure]:
-    """Half of a picture painted anew, by a caption that only names the thing: the rest must be read off the picture.
+    """Half of a picture is repainted from a caption that only names the thing; the rest must be read off the picture.
 
-    `known` and `hole` are mean absolute differences from the true picture (pixels span 2); blending is the bench's
-    own model, which pastes the known part at every step. For the ceiling, the true picture went through the VAE.
+    `known` and `hole` are mean absolute differences from the true picture (pixels span 2). Blending is done by the
+    bench's own model, which pastes the known part back after every step. The ceiling is the true picture after the VAE.
     """
     scenes = prompts.short(prompts.halves(bench.data, bench.rng(), bench.count, prompts.is_single, "colour"))
     pictures = bench.real(scenes)
@@ -159,7 +159,7 @@ def error(images: Tensor, truth: Tensor, where: Tensor) -> float:
 
 
 def seam(images: Tensor, truth: Tensor, masks: Tensor, reach: int = REACH) -> float:
-    """Mean difference between pixels on either side of the masks' edges, `reach` apart, less the true one."""
+    """Mean difference of pixels on either side of the masks' edges, `reach` apart, minus that in the true pictures."""
     total, count = 0.0, 0.0
     for axis in (2, 3):
         length = masks.shape[axis] - reach

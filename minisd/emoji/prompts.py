@@ -1,6 +1,7 @@
-"""What a model is asked to draw, for each figure of the evaluation: scenes whose captions say what is looked at.
+"""What a model is asked to draw for each figure of the evaluation: scenes whose captions say what is measured.
 
-Half of the scenes were possible in training, half have one combination that was held out of it (`EmojiData.held_out`).
+Half of the scenes could have occurred in training; the others have one combination that was held out of it
+(`EmojiData.held_out`).
 """
 
 from collections.abc import Callable
@@ -18,17 +19,18 @@ MORE = ("style", "background", "size", "place", "count", "worn")
 SAYS_ALL: dict[str, Any] = {"says_thing": True} | {f"says_{part}": True for part in MORE}
 SAYS_THING: dict[str, Any] = {"says_thing": True} | {f"says_{part}": False for part in MORE}
 USUAL: dict[str, Any] = {"size": "usual", "place": "centre"}
-CLEAN = 0.5  # of 255: a real ground's spread is less, unless parts of the drawing lie beside the thing
+CLEAN = 0.5  # of 255: the spread of a real ground is less, unless the drawing has parts beside the main one
 
 
 def asked(data: EmojiData, rng: np.random.Generator, count: int, wanted: Callable[[Scene], bool], kind: str | None,
           **changes: Any) -> list[Scene]:
-    """Random scenes that are wanted, and whose captions say all of them in the first of the shapes.
+    """Random scenes that meet a condition. Their captions mention everything, in the first of the six forms.
 
     Args:
-        kind: "colour", "worn" or "pair" takes only scenes in which just this is held out of training; None only such
-            as nothing is.
-        changes: of the scenes that were found.
+        wanted: the condition.
+        kind: "colour", "worn" or "pair" for scenes in which this, and nothing else, is held out of training; None for
+            scenes in which nothing is.
+        changes: made to the scenes found.
     """
     held_out: tuple[str, ...] = () if kind is None else (kind,)
     found: list[Scene] = []
@@ -41,7 +43,7 @@ def asked(data: EmojiData, rng: np.random.Generator, count: int, wanted: Callabl
 
 def halves(data: EmojiData, rng: np.random.Generator, count: int, wanted: Callable[[Scene], bool], kind: str,
            **changes: Any) -> list[Scene]:
-    """`count` scenes: the first half as in training, the second with a held-out combination of that kind."""
+    """`count` scenes: the first half as in training, the second half with a held-out combination of this kind."""
     seen = count - count // 2
     return (asked(data, rng, seen, wanted, None, **changes)
             + asked(data, rng, count - seen, wanted, kind, **changes))
@@ -53,7 +55,7 @@ def is_single(scene: Scene) -> bool:
 
 
 def is_clear(scene: Scene) -> bool:
-    """On a plain ground of a colour, on which pixels tell what is drawn and what is not."""
+    """On a plain ground that is not white, so that pixels tell where a thing is."""
     return scene.pattern == "plain" and scene.background != "white"
 
 
@@ -91,7 +93,7 @@ def number(data: EmojiData, rng: np.random.Generator, count: int) -> list[Scene]
 
 
 def clean_ground(data: EmojiData, rng: np.random.Generator, count: int) -> list[Scene]:
-    """One thing on a plain ground, of which the drawing is in one piece: beside it, nothing is drawn."""
+    """One thing on a plain ground, whose drawing is in one piece: there is nothing else on the ground."""
     def wanted(scene: Scene) -> bool:
         return (is_single(scene) and scene.pattern == "plain"
                 and reading.spread(data.draw(replace(scene, **USUAL))) < CLEAN)
@@ -100,7 +102,7 @@ def clean_ground(data: EmojiData, rng: np.random.Generator, count: int) -> list[
 
 
 def of_one(data: EmojiData, rng: np.random.Generator, count: int, concept: str) -> list[Scene]:
-    """What "a cat face" may mean: training scenes of one concept, of which the caption says nothing else."""
+    """What "a cat face" may mean: training scenes of one concept, whose captions mention nothing else."""
     row = data.position[data.concept(concept).name]
     found: list[Scene] = []
     while len(found) < count:
@@ -115,7 +117,7 @@ def of_one(data: EmojiData, rng: np.random.Generator, count: int, concept: str) 
 
 
 def anything(data: EmojiData, rng: np.random.Generator, count: int) -> list[Scene]:
-    """Scenes of all kinds, half of them with something held out; captions say all."""
+    """Scenes of all kinds, half of them with something held out; captions mention everything."""
     seen = count - count // 2
     scenes = [data.scene(rng, "train") for _ in range(seen)] + [data.scene(rng, "heldout") for _ in range(count - seen)]
     return [replace(scene, paraphrase=0, **SAYS_ALL) for scene in scenes]
@@ -127,5 +129,5 @@ def short(scenes: list[Scene]) -> list[Scene]:
 
 
 def posed_anew(rng: np.random.Generator, scenes: list[Scene]) -> list[Scene]:
-    """The same captions; what no caption says is drawn again."""
+    """Scenes with the same captions; what captions never mention is chosen anew."""
     return [replace(scene, **random_pose(rng, scene)) for scene in scenes]

@@ -1,8 +1,8 @@
 """What can be read off a picture's pixels without a network: ground, place, size, number, and how clean the ground is.
 
-The palette is known, and so is how grounds are made of it. So each possible ground is tried on the pixels along the
-frame, where things seldom are; the one that explains most of them wins, and what deviates from it is drawn on it.
-Where that cannot be told (a white thing on white), the answer is None, not a guess.
+The palette is known, and so is how grounds are made from it. So every possible ground is compared with the pixels along
+the frame, where there is seldom a thing. The ground that explains most of them wins, and what deviates from it is part
+of a thing. Where too little can be seen (a white thing on white), the answer is None, not a guess.
 """
 
 from functools import cache
@@ -18,27 +18,27 @@ from minisd.emoji.drawing import ground as ground_of
 from minisd.emoji.sampling import ANGLES, DIFFERENT
 from minisd.emoji.scene import BACKGROUNDS, PLACES, Scene
 
-# Lengths are pixels of 128, distances of colours are of 441.
-RING, EDGE = 10, 4     # widths: of the frame in which the ground is looked for; of its rim, which things hardly touch
-RARER = 0.045          # of the rim that a pattern's rarer colour has at least
-NEAR = 50              # so far may a colour be from its word: less than half of the least distance of two words
-DRAWN = 40             # what is farther from its ground is drawn on it
-LEAST = 120            # so many pixels must be drawn for a thing to be read
-ASIDE = 18             # so far from the middle is a thing "on the left" and so on
-SMALL, LARGE = 68, 98  # the longer side of a usual thing is between
-WITHOUT_HAT = 0.88     # a thing's size, as a share of that with a hat on
-TURNS = np.radians(np.arange(-20, 21, 4))
-APART = 4              # so much is taken off all around before parts are counted: things that touch become two
-ALIKE = 0.8            # of the largest part's area: as large is at least another thing of the same kind
+# Lengths are pixels of a 128-pixel picture; the largest distance between two colours is 441.
+RING, EDGE = 10, 4     # widths: of the frame where the ground is read, and of its outer rim, which things hardly touch
+RARER = 0.045          # the least share of the rim that a pattern's rarer colour has
+NEAR = 50              # the distance within which a pixel has a colour: less than half of that between any two colours
+DRAWN = 40             # the distance from the ground's colour beyond which a pixel is part of a thing
+LEAST = 120            # the fewest pixels from which a thing can be read
+ASIDE = 18             # the distance from the middle beyond which a thing is "on the left" and so on
+SMALL, LARGE = 68, 98  # the longer side of a thing of usual size is between these
+WITHOUT_HAT = 0.88     # a head's size, relative to its size with a hat on
+TURNS = np.radians(np.arange(-20, 21, 4))  # by which a tilted thing is turned upright
+APART = 4              # what is taken off all outlines before parts are counted, to separate things that touch
+ALIKE = 0.8            # the least area, relative to the largest part's, of another thing of the same kind
 
 PALETTE = np.array(list(BACKGROUNDS.values()), np.float32)   # (12, 3)
 NAMES = tuple(BACKGROUNDS)
 
 
 class Ground(NamedTuple):
-    """A ground as it was read. The colours of stripes and checks have no order: here it is the palette's."""
+    """A ground as read off a picture. The colours of stripes and checks have no order; here it is the palette's."""
 
-    pattern: str                 # plain, gradient, or what was told; "patterned" for stripes, dots and checks untold
+    pattern: str                 # "patterned" for stripes, dots or checks, if it is not known which
     colours: tuple[str, ...]
     angle: int = 90              # of a gradient
 
@@ -54,7 +54,7 @@ def read_ground(picture: Tensor, pattern: str | None = None) -> Ground:
     """The ground of a picture (3, 128, 128) in [-1, 1].
 
     Args:
-        pattern: one of PATTERNS, where it is known; None decides between plain, patterned and gradient.
+        pattern: one of PATTERNS, if it is known; None decides between plain, patterned and gradient.
     """
     pixels = as_bytes(picture)
     ring = pixels[frame()]                                                         # (N, 3)
@@ -73,14 +73,15 @@ def read_ground(picture: Tensor, pattern: str | None = None) -> Ground:
 
 
 def shares_of(pixels: np.ndarray) -> np.ndarray:
-    """How much of the pixels (N, 3) has each colour: (12,)."""
+    """The share of pixels (N, 3) that has each colour: (12,)."""
     return (np.linalg.norm(pixels[:, None] - PALETTE, axis=2) < NEAR).mean(axis=0)
 
 
 def two_colours(pixels: np.ndarray, pattern: str | None) -> tuple[float, Ground]:
-    """The pair of colours that has most of the frame, and its share of it.
+    """The pair of colours that covers most of the frame, and its share of it.
 
-    Both must be at the very edge, unless it is known that there are two: else one may be a thing's.
+    Unless the ground is known to have two colours, both must occur at the very edge: otherwise one may be
+    a thing's.
     """
     shares, edge, wide = (shares_of(pixels[frame(width)]) for width in (RING, EDGE, 2 * RING))
 
@@ -129,7 +130,7 @@ def colours_of(ground: Ground) -> np.ndarray:
 def drawn(picture: Tensor, ground: Ground) -> np.ndarray:
     """Where something is drawn on the ground: (128, 128) of bool.
 
-    On stripes, dots and checks that is where neither colour is, nor a mix of both, as along their edges.
+    On stripes, dots and checks, this is where there is neither of the colours nor, along their edges, a mix of both.
     """
     pixels = as_bytes(picture)
     if len(ground.colours) == 1 or ground.pattern == "gradient":
@@ -143,7 +144,7 @@ def drawn(picture: Tensor, ground: Ground) -> np.ndarray:
 
 
 def deviates(pixels: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Where pixels (128, 128, 3) are not as expected, most of their neighbours included."""
+    """Where pixels (128, 128, 3), and most of their neighbours, are not as expected."""
     away = np.linalg.norm(pixels - expected, axis=2) > DRAWN
     around = F.avg_pool2d(torch.from_numpy(away).float()[None], 3, stride=1, padding=1)[0].numpy()
     return away & (around > 0.5)
@@ -159,11 +160,11 @@ class Thing(NamedTuple):
 def read_thing(picture: Tensor, ground: Ground | None = None, hat: bool = False) -> Thing | None:
     """Place and size of the single thing in a picture (3, 128, 128) in [-1, 1]; None where too little can be seen.
 
-    The longer side is that of the thing upright: it is turned to where its box is least long.
+    The size is measured with the thing turned upright: to where the longer side of the box around it is shortest.
 
     Args:
-        ground: as `read_ground` has it; None reads it first.
-        hat: whether a hat is on it, with which a thing is larger.
+        ground: from `read_ground`; None reads it first.
+        hat: whether the thing wears a hat, which makes it larger.
     """
     mask = drawn(picture, ground or read_ground(picture))
     if mask.sum() < LEAST:
@@ -182,16 +183,16 @@ def read_thing(picture: Tensor, ground: Ground | None = None, hat: bool = False)
 
 
 def extent(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of the box around points (N, 2), but for the outermost few."""
+    """The corners of the box around points (N, 2), not counting the outermost few."""
     return np.quantile(points, 0.003, axis=0), np.quantile(points, 0.997, axis=0)
 
 
 def read_number(picture: Tensor, ground: Ground | None = None) -> int | None:
     """How many things there are, 1 to 4; None where too little can be seen.
 
-    Several stand side by side, or above one another, or in a triangle or a square (`drawing.LAYOUTS`): there are gaps
-    in the middle, from top to bottom and from left to right. Where tilted things leave none, there may still be three
-    or four parts that are as large as each other.
+    Several things stand side by side, above one another, in a triangle or in a square (`drawing.LAYOUTS`), so there are
+    gaps along the middle of the picture, from top to bottom or from left to right. Where tilted things leave no gap,
+    there may still be three or four separate parts of about the same size.
     """
     mask = drawn(picture, ground or read_ground(picture))
     if mask.sum() < LEAST:
@@ -215,8 +216,8 @@ def gap(mask: np.ndarray) -> bool:
 def spread(picture: Tensor) -> float:
     """The standard deviation of a plain ground's pixels, of 255, where nothing is drawn.
 
-    Drawn is the largest thing that stands out from the ground, and six pixels around it; stains beside it count. Where
-    that is everything, the frame is what is left of the ground.
+    The largest thing that stands out from the ground is left out, with six pixels around it; stains beside it count. If
+    nothing is left, the frame is measured instead.
     """
     pixels = as_bytes(picture)
     ground = np.median(pixels[frame()], axis=0)                                    # (3,)
@@ -226,7 +227,7 @@ def spread(picture: Tensor) -> float:
 
 
 def grown(mask: np.ndarray, by: int) -> np.ndarray:
-    """The mask and all within a distance of it."""
+    """The mask and everything within a distance of it."""
     return F.max_pool2d(torch.from_numpy(mask).float()[None], 2 * by + 1, stride=1, padding=by)[0].numpy() > 0
 
 
@@ -238,9 +239,9 @@ def largest(mask: np.ndarray) -> np.ndarray:
 
 
 def parts(mask: np.ndarray) -> np.ndarray:
-    """The parts of a mask that hang together, numbered from 1; 0 elsewhere. Labels spread until they meet an edge.
+    """The connected parts of a mask, numbered from 1; 0 elsewhere. Labels spread until they meet an edge.
 
-    It is done at half the size: what is one pixel apart hangs together.
+    This is done at half the size, so parts that are one pixel apart count as connected.
     """
     small = F.max_pool2d(torch.from_numpy(mask).float()[None], 2)
     labels, before = small * torch.arange(1, small.numel() + 1, dtype=torch.float32).view_as(small), None

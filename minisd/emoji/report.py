@@ -1,4 +1,4 @@
-"""The whole report of a model: the table of figures, settings compared, and a sheet to judge by eye."""
+"""The full report on a model: the table of figures, a comparison of settings, and a sheet to judge by eye."""
 
 import csv
 import subprocess
@@ -34,15 +34,15 @@ CELL, LABEL = 192, 18     # pixels of a picture on the blind sheet, and of the l
 
 def report(bench: Bench, folder: str | Path, inpaint: "StableDiffusion | None" = None, model: str | None = None,
            progress: bool = True) -> list[Figure]:
-    """Measure everything and write it into a folder. It takes some 3,300 pictures; with a count of 16, some 470.
+    """Measure everything and write it into a folder. This draws about 3,300 pictures; with a count of 16, about 470.
 
     Args:
-        inpaint: the pipeline with nine channels, if there is one.
-        model: the name or folder of `bench.sd`, to measure how long a command takes that draws one picture.
+        inpaint: the inpainting pipeline, with nine channels, if there is one.
+        model: the name or folder of `bench.sd`, to time a command that draws one picture; None leaves this out.
 
     Returns:
-        The figures, which figures.csv and figures.md hold, too; settings.csv and settings.png compare guidance, steps
-        and samplers; blind.png is for a fresh eye, and blind-key.csv has what it should see.
+        The figures, which are also in figures.csv and figures.md. settings.csv and settings.png compare guidance, steps
+        and samplers; blind.png is to be judged by eye, and blind-key.csv has the answers.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,8 @@ def cold_time(model: str) -> list[Figure]:
 
 def write_table(folder: Path, found: list[Figure], count: int) -> None:
     write_csv(folder / "figures.csv", [asdict(figure) for figure in found])
-    remark = (f"\n{count} prompts a figure, half of them of combinations that were held out of training. \"Real\" is "
-              "the same of real pictures: what the judge's own errors leave to be reached.\n")
+    remark = (f"\n{count} prompts per figure, half of them with combinations that were held out of training. \"Real\" "
+              "is the same figure for real pictures: the best that the judge's own errors allow.\n")
     (folder / "figures.md").write_text(table(found) + remark, encoding="utf-8")
 
 
@@ -111,7 +111,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 # --- settings compared ----------------------------------------------------------------------------------------
 
 def compare_settings(bench: Bench, progress: bool = True) -> list[dict[str, Any]]:
-    """How often the thing is right, with one setting changed and the others the model's own; last, real pictures."""
+    """How often the thing is right with one setting changed and the others at their defaults; last, real pictures."""
     sd, scheduler = bench.sd, bench.sd.scheduler
     scenes = prompts.one_thing(bench.data, bench.rng(), bench.count)
     plan: list[tuple[str, Any, dict]] = [("guidance", scale, {"guidance_scale": scale}) for scale in GUIDANCE_SCALES]
@@ -123,8 +123,8 @@ def compare_settings(bench: Bench, progress: bool = True) -> list[dict[str, Any]
             sd.scheduler = scheduler
             if name == "scheduler":
                 sd.set_scheduler(value)
-            rights = figures.right_thing(bench.judge, bench.draw(scenes, **changed), scenes)
-            rows.append({"setting": name, "value": value, "thing": float(np.mean(rights["thing"]))})
+            verdicts = figures.right_thing(bench.judge, bench.draw(scenes, **changed), scenes)
+            rows.append({"setting": name, "value": value, "thing": float(np.mean(verdicts["thing"]))})
     finally:
         sd.scheduler = scheduler
     real = figures.right_thing(bench.judge, bench.real(scenes), scenes)
@@ -132,7 +132,7 @@ def compare_settings(bench: Bench, progress: bool = True) -> list[dict[str, Any]
 
 
 def draw_settings(rows: list[dict[str, Any]], path: Path) -> None:
-    """Right things over guidance scale, steps and samplers, with the judge's ceiling."""
+    """Plot the share of right things against guidance scale, steps and sampler, with the judge's ceiling."""
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(10, 3.4), layout="constrained")
@@ -150,10 +150,10 @@ def draw_settings(rows: list[dict[str, Any]], path: Path) -> None:
     drawing.savefig(path, dpi=150)
 
 
-# --- for a fresh eye ------------------------------------------------------------------------------------------
+# --- to be judged by eye --------------------------------------------------------------------------------------
 
 def blind_sheet(bench: Bench, folder: Path, count: int = BLIND_COUNT) -> None:
-    """Numbered pictures of random prompts without a word (blind.png), and what they should show (blind-key.csv)."""
+    """Pictures of random prompts, with numbers but no words (blind.png), and what they should show (blind-key.csv)."""
     rng = bench.rng()
     scenes = prompts.anything(bench.data, rng, count)
     scenes = [scenes[i] for i in rng.permutation(count)]

@@ -19,7 +19,7 @@ SIZE_SHARES = {"usual": 0.55, "small": 0.25, "large": 0.2}
 CENTRE_SHARE = 0.2                                         # of small things; the others stand elsewhere
 PATTERN_SHARES = {"plain": 0.6, "striped": 0.1, "dotted": 0.1, "checked": 0.1, "gradient": 0.1}
 WHITE_SHARE = 0.25                                         # of plain grounds
-CANONICAL_SHARE = 0.5                                      # of captions have the first of their six forms
+CANONICAL_SHARE = 0.5                                      # of captions, which have the first of the six forms
 SAID = {"thing": 0.96, "style": 0.6, "background": 0.6, "size": 0.6, "place": 0.6, "count": 0.85, "worn": 0.7}
 
 TILT, MAX_TILT = 7.0, 20.0                                 # degrees: standard deviation, and the maximum
@@ -47,7 +47,7 @@ def random_scene(data: "EmojiData", rng: np.random.Generator, split: str) -> Sce
 
 
 def random_parts(data: "EmojiData", rng: np.random.Generator, kind: str) -> dict[str, Any] | None:
-    """What a scene shows, as fields of `Scene`; None if no ground of the kind drawn would show it."""
+    """What a scene shows, as fields of `Scene`; None if the random pattern has no colours on which it would show."""
     style = int(rng.integers(len(STYLES)))
     parts: dict[str, Any] = {"style": data.styles[style]}
     if kind == "number":
@@ -71,7 +71,7 @@ def random_parts(data: "EmojiData", rng: np.random.Generator, kind: str) -> dict
 
 
 def random_ground(rng: np.random.Generator, hidden: np.ndarray, parts: dict) -> dict | None:
-    """The parts plus a ground that does not hide them; None if there is no such ground of the kind drawn.
+    """The parts plus a ground that does not hide them; None if the random pattern has no such colours.
 
     hidden: what share of the things each ground colour would hide, (12,).
     """

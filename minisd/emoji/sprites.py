@@ -38,7 +38,7 @@ def read_captions(path: Path) -> list[Concept]:
 
 
 def read_sheet(path: Path, count: int, columns: int = COLUMNS, cells: tuple[int, ...] = (CELL,)) -> np.ndarray:
-    """A sprite sheet's cells: (count, C, C, 4) uint8. Raises a FileNotFoundError, or a ValueError for an unfit file.
+    """A sprite sheet's cells: (count, C, C, 4) uint8. A FileNotFoundError, or a ValueError if the file does not fit.
 
     Args:
         columns: cells in a row.

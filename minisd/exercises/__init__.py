@@ -11,13 +11,19 @@ give: beside the right function, each chapter's file lists known wrong ones and 
 
 import copy
 import dis
+import functools
 import importlib
+import pkgutil
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+NAME = re.compile(r"exercise_([0-9]{1,2})_([0-9]{1,2})")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,21 @@ class Exercise:
     tolerance: float = 1e-4
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """What an answer made of the cases of its exercise.
+
+    Args:
+        values: what it returned, a value a case.
+        error: what stopped it, such as "ValueError: oh"; empty if nothing did.
+        stub: whether nobody has written anything yet.
+    """
+
+    values: list
+    error: str = ""
+    stub: bool = False
+
+
 def check(answer: Callable) -> None:
     """Print the verdict on an answer to an exercise; `answer` is a function named like exercise_1_2.
 
@@ -45,47 +66,90 @@ def check(answer: Callable) -> None:
     Raises:
         ValueError: there is no exercise of that name.
     """
-    exercise, number = find(getattr(answer, "__name__", str(answer)))
+    exercise, number = find(name_of(answer, sys._getframe(1).f_globals))
     print(f"exercise {number}: {verdict(answer, exercise)}")
+
+
+def name_of(answer: Callable, scope: Mapping[str, Any]) -> str:
+    """The name of an answer; a lambda has none itself, but the variable that holds it has."""
+    own = getattr(answer, "__name__", str(answer))
+    held = [name for name, value in scope.items() if value is answer and NAME.fullmatch(name)]
+    return own if NAME.fullmatch(own) or not held else held[0]
+
+
+@functools.cache
+def chapters() -> dict[int, dict[str, Exercise]]:
+    """All exercises: chapter → number, such as "1.2" → exercise."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith("chapter_")]
+    return {int(name.removeprefix("chapter_")): importlib.import_module(f"{__name__}.{name}").EXERCISES
+            for name in names}
 
 
 def find(name: str) -> tuple[Exercise, str]:
     """The exercise that a function called exercise_1_2 answers, and its number "1.2"."""
-    found = re.fullmatch(r"exercise_(\d+)_(\d+)", name)
+    found = NAME.fullmatch(name)
     if not found:
         raise ValueError(f"check(…) takes the function of an exercise, such as exercise_1_2, not {name}")
-    chapter, number = f"chapter_{int(found[1]):02}", f"{found[1]}.{found[2]}"
-    try:
-        exercises = importlib.import_module(f"minisd.exercises.{chapter}").EXERCISES
-    except ModuleNotFoundError:
-        exercises = {}
+    exercises, number = chapters().get(int(found[1]), {}), f"{found[1]}.{found[2]}"
     if number not in exercises:
         raise ValueError(f"there is no exercise {number}; notebook {found[1]} has {', '.join(exercises) or 'none'}")
     return exercises[number], number
 
 
 def verdict(answer: Callable, exercise: Exercise) -> str:
-    cases = exercise.cases()
-    if not cases:
-        raise ValueError("an exercise needs at least one case to be tried with")
-    given = []
+    return judge(attempt(answer, exercise.cases()), exercise)
+
+
+def attempt(answer: Callable, cases: list[tuple]) -> Attempt:
+    """Call an answer with each of the cases."""
+    values = []
     for arguments in cases:
         try:
-            given.append(answer(*copies(arguments)))
+            values.append(answer(*copies(arguments)))
         except NotImplementedError:
-            return "not attempted yet."
+            return Attempt(values, stub=True)
         except Exception as error:
-            return f"not yet. It stopped with {type(error).__name__}: {error}"
+            return Attempt(values, told(error))
+    return Attempt(values, stub=all(value is None or value is Ellipsis for value in values) and is_stub(answer))
+
+
+def judge(attempt: Attempt, exercise: Exercise) -> str:
+    """The verdict on what an answer returned, compared with what the right function returns, and the wrong ones.
+
+    Raises:
+        ValueError: there are no cases, or not as many values.
+    """
+    cases, given = exercise.cases(), attempt.values
+    if not cases:
+        raise ValueError("an exercise needs at least one case to be tried with")
+    if attempt.stub:
+        return "not attempted yet."
+    if attempt.error:
+        return f"not yet. It stopped with {attempt.error}"
+    if len(given) != len(cases):
+        raise ValueError(f"{len(given)} values for {len(cases)} cases")
     if all(value is None or value is Ellipsis for value in given):
-        return "not attempted yet." if is_stub(answer) else "not yet. It returns nothing: a `return` is missing."
-    expected = [exercise.right(*copies(arguments)) for arguments in cases]
-    if all(same(a, b, exercise.tolerance) for a, b in zip(given, expected)):
+        return "not yet. It returns nothing: a `return` is missing."
+
+    def agrees(function: Callable) -> list[bool]:
+        return [same(value, function(*copies(case)), exercise.tolerance) for value, case in zip(given, cases)]
+
+    right = agrees(exercise.right)
+    if all(right):
         return "right!"
     for hint, mistake in exercise.mistakes.items():
-        wrong = [mistake(*copies(arguments)) for arguments in cases]
-        if all(same(a, b, exercise.tolerance) for a, b in zip(given, wrong)):
+        if all(agrees(mistake)):
             return f"not yet. {hint}"
-    return "not yet. " + describe(*next((a, b) for a, b in zip(given, expected) if not same(a, b, exercise.tolerance)))
+    first = right.index(False)
+    return f"not yet. {describe(given[first], exercise.right(*copies(cases[first])))}"
+
+
+def told(error: BaseException) -> str:
+    """An error in words, whatever it makes of being asked."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def copies(arguments: tuple) -> tuple:
@@ -98,7 +162,7 @@ def is_stub(answer: Callable) -> bool:
     def stub():
         ...
 
-    return [step.opname for step in dis.get_instructions(answer)] == [
+    return hasattr(answer, "__code__") and [step.opname for step in dis.get_instructions(answer)] == [
         step.opname for step in dis.get_instructions(stub)]
 
 
@@ -110,19 +174,32 @@ def same(one, other, tolerance: float) -> bool:
         return type(one) is type(other) and one == other
     try:
         one, other = to_numbers(one), to_numbers(other)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
     return one.shape == other.shape and np.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def to_numbers(value) -> np.ndarray:
+    """The value as an array of real numbers.
+
+    Raises:
+        TypeError: it is complex; its imaginary part would be lost.
+    """
+    if is_complex(value):
+        raise TypeError("complex numbers")
     return np.asarray(value.detach().cpu().double() if isinstance(value, Tensor) else value, dtype=np.float64)
+
+
+def is_complex(value) -> bool:
+    return value.is_complex() if isinstance(value, Tensor) else np.asarray(value).dtype.kind == "c"
 
 
 def describe(given, expected) -> str:
     """What to say about an answer that is wrong in a way that nobody foresaw."""
     if given is None or given is Ellipsis:
         return "In one of the cases it returned nothing."
+    if not isinstance(given, (list, tuple)) and is_complex(given):
+        return "The answer should be real; yours is complex."
     shapes = [tuple(value.shape) if isinstance(value, (Tensor, np.ndarray)) else None for value in (given, expected)]
     if shapes[0] != shapes[1] and shapes[1] is not None:
         return f"The answer should be a tensor of shape {shapes[1]}; yours is " + (
@@ -132,4 +209,13 @@ def describe(given, expected) -> str:
     if shapes[1] is not None:
         apart = np.abs(to_numbers(given) - to_numbers(expected)).max()
         return f"The numbers differ by up to {apart:.3g}." if np.isfinite(apart) else "Some numbers are not finite."
-    return f"Called with the first of the cases that fail, it should give {expected!r:.80}; yours gives {given!r:.80}."
+    return (f"Called with the first of the cases that fail, it should give {shown(expected)}; "
+            f"yours gives {shown(given)}.")
+
+
+def shown(value) -> str:
+    """The beginning of a value as Python writes it."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # a number of thousands of digits, an object whose words fail
+        return f"something of type {type(value).__name__}"

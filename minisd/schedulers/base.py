@@ -1,4 +1,4 @@
-"""What all samplers share: first a step and what it calls, then what is prepared before the loop."""
+"""What all samplers share: first `step` and the methods it calls, then what is prepared before the loop."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd.cautions import warn
 from minisd.randomness import Generators, randn
-from minisd.schedulers.config import FIELDS, SchedulerConfig, check_config, given_fields, write_config
+from minisd.schedulers.config import SchedulerConfig, check_config, given_fields, is_anothers, write_config
 from minisd.schedulers.mixture import ALPHA_BAR, Mixture, check_noise
 from minisd.schedulers.schedule import noise_tables
 
 
 class StepOutput(NamedTuple):
-    """What `step` returns: x a step less noisy, and the clean x0 that the network predicts; both shaped like x."""
+    """What `step` returns: x at the next timestep, and the clean x0 that the network predicts; both shaped like x."""
 
     prev_sample: Tensor
     pred_original_sample: Tensor
 
 
-class Known(NamedTuple):
-    """What is known at the i-th timestep: x, what the network said about it, and the x0 and ε that this implies."""
+class Evaluation(NamedTuple):
+    """One network call: x at the i-th timestep, the network's output, and the x0 and ε that follow from it."""
 
     i: int
     x: Tensor
@@ -34,12 +35,13 @@ class Known(NamedTuple):
     eps: Tensor
 
 
-Draw = Callable[[], Tensor]  # gives fresh standard normal noise shaped like x
+DrawNoise = Callable[[], Tensor]  # returns fresh standard normal noise shaped like x
 
 
 class Scheduler(ABC):
-    """Base of the samplers. A sampler says which times it visits (`_plan`), how it writes x (`mixture`) and how it
-    moves from one time to the next (`_move`, by a function that stands first in its file). It is used as
+    """Base class of the samplers. A sampler defines which times it visits (`_plan`), how its x is composed of data and
+    noise (`mixture`), and how it gets from one time to the next (`_advance`, which calls the function at the top of its
+    file). Usage:
 
         scheduler.set_timesteps(20)
         x = torch.randn(shape) * scheduler.init_noise_sigma
@@ -48,88 +50,89 @@ class Scheduler(ABC):
             x = scheduler.step(output, t, x).prev_sample
 
     Args:
-        config: fields of a published scheduler_config.json; `DEFAULTS` are what absent ones mean.
+        config: fields of a published scheduler_config.json; those left out have the values in `DEFAULTS`.
 
     Attributes:
         betas, alphas_cumprod: β_t and ᾱ_t for all training times, float32, (num_train_timesteps,), on the CPU.
-        timesteps: what `step` and the network are to be called with, in this order.
-        sigmas: σ at the timesteps and after the last one, float32, on the CPU: a loop never waits for a GPU.
-        order: network calls for each of the `num_inference_steps`.
+        timesteps: the times to call the network and `step` with, in this order.
+        sigmas: σ at each timestep, then σ after the last step; float32, and on the CPU, so that a loop never waits for
+            the GPU.
+        order: network calls per inference step.
     """
 
     DEFAULTS: dict
     mixture: Mixture
     order = 1
-    memory = 0  # how many earlier steps `past` holds
+    memory = 0  # how many earlier evaluations `past` keeps
     num_inference_steps: int | None = None
     step_index: int | None  # the index of the next step; None before the first
     begin_index: int | None
-    past: deque[Known]
+    past: deque[Evaluation]
 
     @abstractmethod
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """The times to visit, and their σ with one more: where the last step ends."""
+        """The times to visit, and σ at each of them plus one more, where the last step ends."""
 
     @abstractmethod
-    def _move(self, now: Known, draw: Draw) -> Tensor:
+    def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
         """x at the next timestep."""
 
     # --- a step -----------------------------------------------------------------------------------------------
 
     def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True) -> StepOutput:
-        """From timestep t to the next, in float32 at least.
+        """Take x from timestep t to the next, computing in float32 or better.
 
         Args:
-            model_output: what the network said about scale_model_input(x, t), shaped like x.
-            generator: one, or a list with one for each item of the batch; for the samplers that draw.
-            return_dict: changes nothing; diffusers' pipelines say it.
+            model_output: the network's output for scale_model_input(x, t), shaped like x.
+            generator: one, or a list with one per batch item; used only by samplers that add noise.
+            return_dict: ignored; diffusers' pipelines pass it.
 
         Raises:
-            ValueError: before set_timesteps, at a t that is none of the timesteps, or for different shapes.
+            ValueError: set_timesteps was not called, t is not one of the timesteps, or the shapes differ.
         """
         if model_output.shape != x.shape:
             raise ValueError(f"model_output has shape {tuple(model_output.shape)} and x {tuple(x.shape)}; "
-                             "they must have the same")
+                             "the shapes must be equal")
         i = self._index(t)
         if self.step_index is not None and i != self.step_index:
             self._forget()  # not the next timestep: a new run begins here
         exact = torch.promote_types(x.dtype, torch.float32)
         output, state = model_output.to(exact), x.to(exact)
         x0, eps = self._predict(output, state, i)
-        now = Known(i, state, output, x0, eps)
-        prev = self._move(now, lambda: randn(x.shape, generator, x.device, exact))
+        now = Evaluation(i, state, output, x0, eps)
+        prev = self._advance(now, lambda: randn(x.shape, generator, x.device, exact))
         self.past.append(now)
         self.step_index = i + 1
-        return StepOutput(prev.to(x.dtype), x0.to(x.dtype, copy=True))  # a copy: `past` keeps its own
+        return StepOutput(prev.to(x.dtype), x0.to(x.dtype, copy=True))  # a copy: `past` keeps the original
 
     def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """(x0, ε) at step i."""
-        return self.mixture.predictions(self.config["prediction_type"], output, x, self._level(i))
+        """(x0, ε) from the network's output at step i."""
+        return self.mixture.predictions(self.config["prediction_type"], output, x, self._noise_level(i))
 
     def _clipped(self, x0: Tensor) -> Tensor:
-        """x0 within the range of pixels, where the config says so; for samplers that have the field."""
+        """x0 clipped to the range of pixels, if the config asks for it; for samplers that have these fields."""
         span = self.config["clip_sample_range"]
         return x0.clamp(-span, span) if self.config["clip_sample"] else x0
 
-    def _level(self, i: int) -> Tensor:
-        """The noise level at step i, as the mixture takes it."""
+    def _noise_level(self, i: int) -> Tensor:
+        """The noise level at step i, in the form that the mixture takes: ᾱ or σ."""
         return self.alphas_cumprod[self._times[i]] if self.mixture.by_time else self.sigmas[i]
 
     def _index(self, t: float | Tensor) -> int:
-        """Where t is in `timesteps`.
+        """The index of t in `timesteps`.
 
-        Steps are counted, because a timestep may come twice, and because a look at a t on the GPU would wait for
-        the GPU. Only a t that is visibly not the next one is looked up.
+        Within a run, steps are counted: a timestep may occur twice, and reading the value of a t on the GPU would wait
+        for the GPU. t is looked up only if there is no count yet, or if it is known not to be the next timestep.
         """
         if self.num_inference_steps is None:
             raise ValueError(f"{type(self).__name__}: call set_timesteps(number of steps) before the loop")
         counted = self.begin_index if self.step_index is None else self.step_index
-        due = counted or 0
-        if due < len(self._times):
+        expected = counted or 0
+        if expected < len(self._times):
             on_gpu = isinstance(t, Tensor) and t.device.type != "cpu"
-            if (on_gpu and counted is not None) or float(t) == self._times[due]:
-                return due
+            if (on_gpu and counted is not None) or float(t) == self._times[expected]:
+                return expected
         return self._look_up(float(t))
 
     def _look_up(self, t: float) -> int:
@@ -137,42 +140,42 @@ class Scheduler(ABC):
         if not places:
             listed = ", ".join(f"{time:g}" for time in self._times[:6]) + ", …" * (len(self._times) > 6)
             raise ValueError(f"t={t:g} is not one of the timesteps, which are {listed}")
-        return places[1] if len(places) > 1 else places[0]  # of two, the one at which a step begins
+        return places[1] if len(places) > 1 else places[0]  # of two equal ones, the one at which a step begins
 
     def _forget(self) -> None:
-        """Drop what is remembered of earlier steps."""
+        """Drop all earlier evaluations."""
         self.past = deque(maxlen=self.memory)
 
     # --- before the loop: the tables --------------------------------------------------------------------------
 
     def __init__(self, **config: Any):
-        # The name matters: it is the one which diffusers' pipelines replace where they correct an outdated config.
+        # Do not rename: diffusers' pipelines assign a new `_internal_dict` when they correct an outdated config.
         self._internal_dict = c = check_config(type(self).__name__, self.DEFAULTS, config)
         self.betas, self.alphas_cumprod = noise_tables(c, finite=not self.mixture.by_time)
-        self._visit(np.arange(c.num_train_timesteps)[::-1], np.append(self._all_sigmas()[::-1], 0.0))
+        self._set_tables(np.arange(c.num_train_timesteps)[::-1], np.append(self._all_sigmas()[::-1], 0.0))
 
     def _all_sigmas(self) -> np.ndarray:
-        """σ at every training time."""
+        """σ at every training time, the cleanest first."""
         with np.errstate(divide="ignore"):  # infinite where nothing but noise is left
             return ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt().numpy()
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Choose the timesteps, and forget an earlier run.
+        """Choose the timesteps, and forget any earlier run.
 
         Args:
-            device: where `timesteps` are to live; all other tables stay on the CPU.
+            device: where to put `timesteps`; all other tables stay on the CPU.
 
         Raises:
-            ValueError: not from 1 to num_train_timesteps steps, or too many for the spacing and offset.
+            ValueError: the number is not from 1 to num_train_timesteps, or is too large for the spacing and offset.
         """
         steps, most = num_inference_steps, self.config.num_train_timesteps
         if not isinstance(steps, Integral) or isinstance(steps, bool) or not 1 <= steps <= most:
             raise ValueError(f"num_inference_steps={steps!r}; it must be a whole number from 1 to {most}")
-        self._visit(*self._plan(int(steps)), device)
+        self._set_tables(*self._plan(int(steps)), device)
         self.num_inference_steps = int(steps)
 
-    def _visit(self, times: np.ndarray, sigmas: np.ndarray, device: str | torch.device | None = None) -> None:
-        """Lay down the tables of a run."""
+    def _set_tables(self, times: np.ndarray, sigmas: np.ndarray, device: str | torch.device | None = None) -> None:
+        """Store the tables of a new run."""
         self._times = times.tolist()
         self.timesteps = torch.from_numpy(times.copy()).to(device)
         self.sigmas = torch.from_numpy(sigmas.astype(np.float32))
@@ -180,47 +183,47 @@ class Scheduler(ABC):
         self._forget()
 
     def set_begin_index(self, begin_index: int) -> None:
-        """Begin a run at `timesteps[begin_index]`, as image-to-image does, wherever an earlier one was broken off."""
+        """Begin a new run at `timesteps[begin_index]`, as image-to-image does, even if the last one never ended."""
         if not 0 <= begin_index < len(self._times):
             raise ValueError(f"begin_index={begin_index!r}; it must be from 0 to {len(self._times) - 1}")
         self.begin_index, self.step_index = begin_index, None
         self._forget()
 
-    # --- x going in: scaled, and noised -----------------------------------------------------------------------
+    # --- preparing x: adding noise, and scaling ----------------------------------------------------------------
 
     @property
     def init_noise_sigma(self) -> float:
-        """What standard normal noise must be multiplied by to begin."""
+        """The factor that turns standard normal noise into the x that a run begins with."""
         if not self.mixture.rescaled:
             return 1.0
         largest = self.sigmas.max().item()
         return (largest**2 + 1) ** 0.5 if self.config.timestep_spacing == "leading" else largest
 
     def scale_model_input(self, x: Tensor, t: float | Tensor) -> Tensor:
-        """What the network is to see of x at timestep t."""
-        return self.mixture.network_input(x, self._level(self._index(t))) if self.mixture.rescaled else x
+        """The network's input for x at timestep t."""
+        return self.mixture.network_input(x, self._noise_level(self._index(t))) if self.mixture.rescaled else x
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
-        """x0 with noise in it, as this sampler writes x.
+        """x0 with noise added, in this sampler's own parameterisation.
 
         Args:
-            t: one time, or one for each item. A whole training time; or, where the sampler counts in σ and
-                set_timesteps was called, one of `timesteps`.
+            t: one time, or one per item. Integer training times; but for samplers that work with σ, after
+                set_timesteps, members of `timesteps`.
         """
         check_noise(x0, noise, t)
         return self.mixture.add_noise(x0, noise, self._alpha_bars(t) if self.mixture.by_time else self._sigmas(t))
 
     def get_velocity(self, x0: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """What a network with v_prediction learns at training time t: v = sqrt(ᾱ_t)·noise - sqrt(1 - ᾱ_t)·x0."""
+        """The training target of a network with v_prediction: v = sqrt(ᾱ_t)·noise - sqrt(1 - ᾱ_t)·x0."""
         check_noise(x0, noise, t)
         return ALPHA_BAR.velocity(x0, noise, self._alpha_bars(t))
 
     def _alpha_bars(self, t: float | Tensor) -> Tensor:
-        """ᾱ at whole training times, (B,)."""
+        """ᾱ at integer training times, (B,)."""
         t = torch.as_tensor(t).reshape(-1)
         last = self.config.num_train_timesteps - 1
         if t.device.type == "cpu" and (t.min() < 0 or t.max() > last or (t != t.long()).any()):
-            raise ValueError(f"t={t.tolist()}; times of training are whole numbers from 0 to {last}")
+            raise ValueError(f"t={t.tolist()}; training times are whole numbers from 0 to {last}")
         return self.alphas_cumprod.to(t.device, non_blocking=True)[t.long()]
 
     def _sigmas(self, t: float | Tensor) -> Tensor:
@@ -234,7 +237,7 @@ class Scheduler(ABC):
             indices = [self._index(time) for time in t.tolist()]
         return self.sigmas[indices]
 
-    # --- the config in and out --------------------------------------------------------------------------------
+    # --- reading and writing the config -----------------------------------------------------------------------
 
     @property
     def config(self) -> SchedulerConfig:
@@ -242,18 +245,24 @@ class Scheduler(ABC):
 
     @classmethod
     def from_config(cls, config: dict | str | Path, **changes: Any) -> Self:
-        """From a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
+        """Make a sampler from a dict, another scheduler's `.config`, or a folder with a scheduler_config.json.
 
-        Fields that only other samplers have are kept, unused, for the next swap; those which another scheduler had
-        not been given get this class's defaults: so a pipeline's sampler can be swapped, as in diffusers.
+        This is how a pipeline's sampler is swapped, as in diffusers. Fields that only other published samplers have are
+        kept, unused, for the next swap. Fields that the other scheduler held only by default get this class's defaults.
+
+        Args:
+            changes: fields that replace those of `config`. One that only other samplers have is kept, too, with a
+                warning, because it changes nothing here.
 
         Raises:
-            FileNotFoundError: no such file in the folder.
-            ValueError: a field that no sampler has, or a value which is not supported.
+            FileNotFoundError: the folder has no scheduler_config.json.
+            ValueError: a field that no sampler has, or an unsupported value.
         """
-        given = given_fields(config)
-        others = {name: value for name, value in given.items() if name in FIELDS and name not in cls.DEFAULTS}
-        scheduler = cls(**{name: value for name, value in given.items() if name not in others} | changes)
+        given = given_fields(config) | changes
+        others = {name: value for name, value in given.items() if is_anothers(name, cls.DEFAULTS)}
+        if idle := sorted(changes.keys() & others.keys()):
+            warn(f"{cls.__name__} has no {', '.join(idle)}: kept for another sampler, without effect on this one")
+        scheduler = cls(**{name: value for name, value in given.items() if name not in others})
         scheduler._internal_dict |= others
         return scheduler
 

@@ -1,4 +1,4 @@
-"""The fields of a scheduler_config.json: what they may say, and the file in and out."""
+"""The fields of a scheduler_config.json: which values are supported, and how the file is read and written."""
 
 import json
 from math import inf
@@ -8,7 +8,8 @@ from typing import Any
 
 from minisd.files import atomic_folder, read_json
 
-# Every field of a published scheduler_config.json, and its supported values (None: a number, or free).
+# The fields of minisd's samplers in a published scheduler_config.json, and their supported values (None: not a fixed
+# list, or of no effect while another field is off).
 FIELDS: dict[str, tuple | None] = {
     "num_train_timesteps": None, "beta_start": None, "beta_end": None, "trained_betas": None, "steps_offset": None,
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"), "rescale_betas_zero_snr": (False, True),
@@ -20,8 +21,13 @@ FIELDS: dict[str, tuple | None] = {
     "interpolation_type": ("linear",), "timestep_type": ("discrete",), "sigma_min": (None,), "sigma_max": (None,),
     "final_sigmas_type": ("zero", "sigma_min"), "solver_order": (1, 2, 3), "solver_type": ("midpoint", "heun"),
     "algorithm_type": ("dpmsolver++", "dpmsolver"), "lower_order_final": (False, True), "euler_at_final": (False, True),
-    "lambda_min_clipped": (-inf,), "use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "flow_shift": (1.0,),
-    "use_dynamic_shifting": (False,), "time_shift_type": ("exponential",),
+    "lambda_min_clipped": (-inf,), "use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "flow_shift": None,
+    "use_dynamic_shifting": (False,), "time_shift_type": None,
+}
+# Those of samplers that minisd lacks (DEIS, UniPC, LCM, TCD, SA-Solver, DPM-Solver-SDE, RePaint), and two of 2022.
+ELSEWHERE = {
+    "predict_x0", "disable_corrector", "solver_p", "shift_terminal", "original_inference_steps", "timestep_scaling",
+    "predictor_order", "corrector_order", "tau_func", "noise_sampler_seed", "eta", "tensor_format", "timestep_values",
 }
 
 COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
@@ -29,7 +35,7 @@ COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "
 
 
 class SchedulerConfig(dict):
-    """The fields of a sampler, which can also be read as attributes; and those which only other samplers have."""
+    """A sampler's fields, readable as attributes. It may also hold fields that only other samplers use."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:
@@ -41,7 +47,8 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
     """Fill in the defaults, and check the fields one by one."""
     for field, value in given.items():
         if field not in defaults:
-            hint = "; it is another sampler's, for which from_config would keep it" if field in FIELDS else ""
+            anothers = is_anothers(field, defaults)
+            hint = "; it belongs to another sampler, and from_config would keep it" if anothers else ""
             raise ValueError(f"{name}: unknown field {field!r} (value {value!r}){hint}; known are "
                              + ", ".join(defaults))
         values = FIELDS[field]
@@ -74,17 +81,31 @@ def is_fraction(value: object) -> bool:
     return isinstance(value, Real) and 0 < float(value) < 1
 
 
+def is_anothers(field: str, defaults: dict) -> bool:
+    """Whether a field is not of this sampler, but of another published one."""
+    return field not in defaults and (field in FIELDS or field in ELSEWHERE)
+
+
 def given_fields(config: dict | str | Path) -> dict:
-    """What a dict, another scheduler's config or a folder with a scheduler_config.json really says: neither remarks,
-    nor fields that had not been given and hold another sampler's defaults."""
+    """The fields that were set on purpose in a dict, another scheduler's config or a folder's scheduler_config.json:
+    without metadata ("_class_name", …) and without fields that merely hold another sampler's defaults.
+
+    Raises:
+        ValueError: `predict_epsilon: false`, which until 2022 said that the network predicts x0 (now
+            prediction_type "sample"), beside a prediction_type that says otherwise.
+    """
     if not isinstance(config, dict):
         config = read_json(Path(config) / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
-    return {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
+    given = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
+    if given.pop("predict_epsilon", True) is False and given.setdefault("prediction_type", "sample") != "sample":
+        raise ValueError(f"the scheduler's config says predict_epsilon=False and prediction_type="
+                         f"{given['prediction_type']!r}, which contradict each other; drop the wrong one")
+    return given
 
 
 def write_config(config: dict, folder: str | Path) -> None:
-    """Write scheduler_config.json, in which diffusers' class of the same name finds its fields."""
+    """Write scheduler_config.json, which diffusers' class of the same name can read."""
     fields = {name: value for name, value in config.items() if name != "_use_default_values"}
     with atomic_folder(folder) as new:
         (new / "scheduler_config.json").write_text(json.dumps(fields, indent=2) + "\n")

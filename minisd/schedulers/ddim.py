@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from minisd.randomness import Generators
-from minisd.schedulers.base import Draw, Known, Scheduler, StepOutput
+from minisd.schedulers.base import DrawNoise, Evaluation, Scheduler, StepOutput
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.mixture import ALPHA_BAR
-from minisd.schedulers.schedule import plan_whole
+from minisd.schedulers.schedule import plan_integer_times
 
 
 def ddim_step(x0: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor, eta: float = 0.0,
@@ -32,10 +32,10 @@ def ddim_step(x0: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor
 
 
 class DDIMScheduler(Scheduler):
-    """DDIM's steps; one network call per step.
+    """Deterministic, unless `step` is given an eta above 0; one network call per step.
 
-    `set_alpha_to_one`: whether the last step ends without any noise (ᾱ = 1), or, as Stable Diffusion has it, with
-    that of training time 0.
+    The last step ends without any noise (ᾱ = 1) if `set_alpha_to_one`, and otherwise, as in Stable Diffusion, at the
+    noise level of training time 0.
     """
 
     DEFAULTS = COMMON | {
@@ -44,17 +44,17 @@ class DDIMScheduler(Scheduler):
         "rescale_betas_zero_snr": False,
     }
     mixture = ALPHA_BAR
-    eta = 0.0  # that of the present step
+    eta = 0.0  # of the current step
 
     def step(self, model_output: Tensor, t: float | Tensor, x: Tensor, generator: Generators = None,
              return_dict: bool = True, eta: float = 0.0) -> StepOutput:
-        """As every sampler's.
+        """`Scheduler.step`, with one more argument.
 
         Args:
-            eta: how much of a step's noise is fresh, 0 to 1.
+            eta: from 0 (no fresh noise) to 1 (as much as DDPM adds).
 
         Raises:
-            ValueError: an eta out of range, and as every sampler's.
+            ValueError: eta is out of range; and as in `Scheduler.step`.
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"eta={eta!r}; it must be from 0 (deterministic) to 1")
@@ -62,19 +62,19 @@ class DDIMScheduler(Scheduler):
         return super().step(model_output, t, x, generator)
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return plan_whole(self.config, steps, self._all_sigmas())
+        return plan_integer_times(self.config, steps, self._all_sigmas())
 
     def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
         x0, eps = super()._predict(output, x, i)
         return self._clipped(x0), eps
 
-    def _move(self, now: Known, draw: Draw) -> Tensor:
-        # As in diffusers, the next time is computed from the spacing, even where rounding puts the next timestep
-        # beside it.
+    def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
+        # As in diffusers, the next time is computed from t, even where the next timestep is a different one (with
+        # "linspace", or because of rounding).
         t_next = self._times[now.i] - self.config["num_train_timesteps"] // self.num_inference_steps
         alpha_bar_next = self.alphas_cumprod[t_next] if t_next >= 0 else self._final_alpha_bar()
-        noise = draw() if self.eta > 0 else 0.0
-        return ddim_step(now.x0, now.eps, self._level(now.i), alpha_bar_next, self.eta, noise)
+        noise = draw_noise() if self.eta > 0 else 0.0
+        return ddim_step(now.x0, now.eps, self._noise_level(now.i), alpha_bar_next, self.eta, noise)
 
     def _final_alpha_bar(self) -> Tensor:
         return torch.tensor(1.0) if self.config["set_alpha_to_one"] else self.alphas_cumprod[0]

@@ -1,12 +1,12 @@
-"""DDPM: step back through the noise that training added, adding a little fresh noise at every step."""
+"""DDPM: undo the noising step by step, adding a little fresh noise after each step but the last."""
 
 import numpy as np
 from torch import Tensor
 
-from minisd.schedulers.base import Draw, Known, Scheduler
+from minisd.schedulers.base import DrawNoise, Evaluation, Scheduler
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.mixture import ALPHA_BAR
-from minisd.schedulers.schedule import plan_whole
+from minisd.schedulers.schedule import plan_integer_times
 
 
 def ddpm_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor, noise: Tensor | None,
@@ -21,8 +21,8 @@ def ddpm_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor, 
         alpha_bar_next    ᾱ_{t-1}
         alpha, beta       α_t, β_t
         noise             z in algorithm 2; None for z = 0
-        variance          σ_t² in algorithm 2: β̃_t ("fixed_small", right if the data were a point) or β_t
-                          ("fixed_large", right if they were standard normal)
+        variance          σ_t² in algorithm 2: β̃_t ("fixed_small", exact if all data were one point) or β_t
+                          ("fixed_large", exact if the data were standard normal)
     """
     alpha = alpha_bar / alpha_bar_next
     beta = 1 - alpha
@@ -35,7 +35,7 @@ def ddpm_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor, 
 
 
 class DDPMScheduler(Scheduler):
-    """Ancestral sampling: random, and in need of many steps; one network call per step."""
+    """Ancestral sampling: random, and needs many steps; one network call per step."""
 
     DEFAULTS = COMMON | {
         "timestep_spacing": "leading", "variance_type": "fixed_small", "clip_sample": True, "clip_sample_range": 1.0,
@@ -45,15 +45,15 @@ class DDPMScheduler(Scheduler):
     mixture = ALPHA_BAR
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return plan_whole(self.config, steps, self._all_sigmas())
+        return plan_integer_times(self.config, steps, self._all_sigmas())
 
     def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
         x0, eps = super()._predict(output, x, i)
         return self._clipped(x0), eps
 
-    def _move(self, now: Known, draw: Draw) -> Tensor:
-        alpha_bar = self._level(now.i)
+    def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
+        alpha_bar = self._noise_level(now.i)
         last = now.i + 1 == len(self._times)
-        alpha_bar_next = alpha_bar.new_ones(()) if last else self._level(now.i + 1)
-        noise = draw() if self._times[now.i] > 0 else None
+        alpha_bar_next = alpha_bar.new_ones(()) if last else self._noise_level(now.i + 1)
+        noise = draw_noise() if self._times[now.i] > 0 else None
         return ddpm_step(now.x, now.x0, alpha_bar, alpha_bar_next, noise, self.config["variance_type"])

@@ -1,16 +1,16 @@
-"""Euler-ancestral: an Euler step that goes too far down, and fresh noise that brings it up again."""
+"""Euler ancestral: an Euler step to less noise than wanted, and fresh noise to make up the difference."""
 
 import numpy as np
 from torch import Tensor
 
-from minisd.schedulers.base import Draw, Known, Scheduler
+from minisd.schedulers.base import DrawNoise, Evaluation, Scheduler
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.mixture import ADDED_NOISE
-from minisd.schedulers.schedule import plan_between
+from minisd.schedulers.schedule import plan_fractional_times
 
 
 def euler_ancestral_step(x: Tensor, eps: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
-    """Along the slope to σ_down, below the next σ, and up to it with fresh noise; random.
+    """x at the next σ: along the slope to σ_down, which is below it, and up to it by adding fresh noise. Random.
 
     Crowson's k-diffusion, `sample_euler_ancestral` and `get_ancestral_step` (eta = 1):
 
@@ -29,13 +29,13 @@ def euler_ancestral_step(x: Tensor, eps: Tensor, sigma: Tensor, sigma_next: Tens
 
 
 class EulerAncestralDiscreteScheduler(Scheduler):
-    """Random, as DDPM is, and content with fewer steps; one network call per step."""
+    """Random, as DDPM is, but needs fewer steps; one network call per step."""
 
     DEFAULTS = COMMON | {"timestep_spacing": "linspace", "rescale_betas_zero_snr": False}
     mixture = ADDED_NOISE
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return plan_between(self.config, steps, self._all_sigmas())
+        return plan_fractional_times(self.config, steps, self._all_sigmas())
 
-    def _move(self, now: Known, draw: Draw) -> Tensor:
-        return euler_ancestral_step(now.x, now.eps, self.sigmas[now.i], self.sigmas[now.i + 1], draw())
+    def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
+        return euler_ancestral_step(now.x, now.eps, self.sigmas[now.i], self.sigmas[now.i + 1], draw_noise())

@@ -3,15 +3,16 @@
 import numpy as np
 from torch import Tensor
 
-from minisd.schedulers.base import Draw, Known, Scheduler
+from minisd.schedulers.base import DrawNoise, Evaluation, Scheduler
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.euler import euler_step
 from minisd.schedulers.mixture import ADDED_NOISE
-from minisd.schedulers.schedule import plan_between
+from minisd.schedulers.schedule import plan_fractional_times
 
 
 def heun_step(x: Tensor, eps: Tensor, eps_next: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Along the mean of the slopes dx/dσ = ε at the step's beginning and at the end of an Euler step; deterministic.
+    """x at the next σ, along the mean of the slopes dx/dσ = ε at the step's beginning and where an Euler step ends.
+    Deterministic.
 
     Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", algorithm 1, with
     σ(t) = t and s(t) = 1:
@@ -27,8 +28,8 @@ def heun_step(x: Tensor, eps: Tensor, eps_next: Tensor, sigma: Tensor, sigma_nex
 
 
 class HeunDiscreteScheduler(Scheduler):
-    """Two network calls per step, so that every timestep but the first comes twice: an Euler step (line 5) leads to
-    where the second slope is asked for. The last step, to σ = 0, is only an Euler step (line 6)."""
+    """Two network calls per step, so every timestep but the first occurs twice: an Euler step (line 5) leads to the
+    point where the second slope is evaluated. The last step, to σ = 0, is just an Euler step (line 6)."""
 
     DEFAULTS = COMMON | {
         "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "linspace", "clip_sample": False,
@@ -40,7 +41,8 @@ class HeunDiscreteScheduler(Scheduler):
     memory = 1
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        times, sigmas = plan_between(self.config, steps, self._all_sigmas(), self.config["use_karras_sigmas"])
+        times, sigmas = plan_fractional_times(
+            self.config, steps, self._all_sigmas(), self.config["use_karras_sigmas"])
         return np.repeat(times, 2)[1:], np.append(np.repeat(sigmas[:-1], 2)[1:], sigmas[-1])  # t0 t1 t1 t2 t2 …
 
     def _predict(self, output: Tensor, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +52,7 @@ class HeunDiscreteScheduler(Scheduler):
             eps = (x - x0) / self.sigmas[i]
         return x0, eps
 
-    def _move(self, now: Known, draw: Draw) -> Tensor:
+    def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
         if now.i % 2 == 0:
             return euler_step(now.x, now.eps, self.sigmas[now.i], self.sigmas[now.i + 1])
         if not self.past:

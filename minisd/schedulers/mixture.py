@@ -1,4 +1,4 @@
-"""Three ways to write a noisy x. Every sampler has one of them, and none of them knows a sampler."""
+"""Three parameterisations of a noisy x. Each sampler has one of them; they know nothing of samplers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mixture:
-    """A way to write clean data x0 with noise ε in it: x = a·x0 + b·ε.
+    """A parameterisation of clean data x0 with noise ε: x = a·x0 + b·ε.
 
     Attributes:
-        weights: (a, b) at a noise level, which is an entry of one of the scheduler's tables.
-        by_time: the level is ᾱ at a whole training time; otherwise it is σ at a step of the run.
-        rescaled: the network, trained on a² + b² = 1, sees x/sqrt(a² + b²); otherwise it sees x itself.
+        weights: a function from the noise level to (a, b).
+        by_time: whether the noise level is ᾱ at an integer training time; otherwise it is σ at a step of the run.
+        rescaled: whether the network, which was trained with a² + b² = 1, is given x/sqrt(a² + b²) instead of x.
     """
 
     weights: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -25,10 +25,12 @@ class Mixture:
         return x / self._scale(level) if self.rescaled else x
 
     def predictions(self, kind: str, output: Tensor, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(x0, ε), which belong together by x = a·x0 + b·ε, from what the network said.
+        """(x0, ε) from the network's output, such that x = a·x0 + b·ε.
 
-        "epsilon": it said ε. "sample": x0. "v_prediction": v = a·ε - b·x0 with the a and b of the x that it saw
-        (Salimans & Ho 2022, "Progressive Distillation", appendix D).
+        Args:
+            kind: what the output is: "epsilon" is ε, "sample" is x0, and "v_prediction" is v = a·ε - b·x0 with the a
+                and b of the network's input (Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of
+                Diffusion Models", appendix D).
         """
         a, b = self.weights(level)
         if self.rescaled:
@@ -41,12 +43,12 @@ class Mixture:
         return output, (x - a * output) / b
 
     def add_noise(self, x0: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """a·x0 + b·noise; `levels` one, or one for each item."""
+        """a·x0 + b·noise; levels: (1,), or (B,) with one per item."""
         a, b = (column(weight, x0) for weight in self.weights(levels))
         return a * x0 + b * noise
 
     def velocity(self, x0: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
-        """a·noise - b·x0, what "v_prediction" learns; `levels` one, or one for each item."""
+        """a·noise - b·x0, the target of "v_prediction"; levels: (1,), or (B,) with one per item."""
         a, b = (column(weight, x0) for weight in self.weights(levels))
         return a * noise - b * x0
 
@@ -64,12 +66,13 @@ def _dpm_weights(sigma: Tensor) -> tuple[Tensor, Tensor]:
 ALPHA_BAR = Mixture(lambda alpha_bar: (alpha_bar**0.5, (1 - alpha_bar) ** 0.5), by_time=True)
 # x = x0 + σ·ε: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models".
 ADDED_NOISE = Mixture(lambda sigma: (torch.ones_like(sigma), sigma), rescaled=True)
-# x = (x0 + σ·ε)/sqrt(σ² + 1): the first again, but with any σ: Lu et al. 2022, "DPM-Solver++".
+# x = (x0 + σ·ε)/sqrt(σ² + 1), which is the first one for any σ, not only those of training: Lu et al. 2022,
+# "DPM-Solver++".
 DPM = Mixture(_dpm_weights)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) → (B, 1, 1, …), with the device and dtype of `like`; a single value as a scalar, which needs no copying."""
+    """(B,) → (B, 1, 1, …), with the device and dtype of `like`; a single value as a scalar, on whatever device."""
     if len(values) == 1:
         return values[0].to(like.dtype)
     return values.reshape(-1, *[1] * (like.ndim - 1)).to(like.device, like.dtype)
@@ -77,6 +80,6 @@ def column(values: Tensor, like: Tensor) -> Tensor:
 
 def check_noise(x0: Tensor, noise: Tensor, t: float | Tensor) -> None:
     if noise.shape != x0.shape:
-        raise ValueError(f"noise has shape {tuple(noise.shape)} and x0 {tuple(x0.shape)}; they must have the same")
+        raise ValueError(f"noise has shape {tuple(noise.shape)} and x0 {tuple(x0.shape)}; they must match")
     if isinstance(t, Tensor) and t.numel() not in (1, len(x0)):
-        raise ValueError(f"t: {t.numel()} times for a batch of {len(x0)}; give one, or one for each item")
+        raise ValueError(f"t: {t.numel()} times for a batch of {len(x0)}; give one, or one per item")

@@ -1,4 +1,4 @@
-"""PNDM: DDIM's step with the slope of a multistep method, the first sampler that Stable Diffusion shipped with."""
+"""PNDM: DDIM's step along the slope of a multistep method; the sampler that Stable Diffusion was published with."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minisd.schedulers.base import Draw, Known, Scheduler
+from minisd.schedulers.base import DrawNoise, Evaluation, Scheduler
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.mixture import ALPHA_BAR
-from minisd.schedulers.schedule import plan_whole
+from minisd.schedulers.schedule import plan_integer_times
 
-# Equation 12, by how many slopes are known: the weights of the latest, the one before, ….
+# By how many slopes are known: the weights of the latest slope, of the one before, …. Four are equation 12 of the
+# paper, two equation 23; three follow the same rule.
 ADAMS_BASHFORTH = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12),
                    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
-RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)  # equation 13: of the slopes at a step's start, twice its middle, its end
+RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)  # equation 13: slopes at the start, twice in the middle, at the end
 
 
 def pndm_step(x: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def pndm_step(x: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor)
 
 
 def multistep_slope(eps: Sequence[Tensor]) -> Tensor:
-    """The slope that the last one to four, the latest last, lead one to expect over the step (equation 12)."""
+    """The mean slope over the next step, extrapolated from the last one to four, the latest last (equation 12)."""
     return weighted_sum(ADAMS_BASHFORTH[len(eps)], list(reversed(eps)))
 
 
@@ -43,13 +44,13 @@ def weighted_sum(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
 
 
 class PNDMScheduler(Scheduler):
-    """Deterministic; one network call per step, but at the beginning.
+    """Deterministic; one network call per step, except at the beginning.
 
-    With `skip_prk_steps` (Stable Diffusion's "PLMS") the second timestep comes twice, to make a better first step;
-    without, the first three steps are Runge-Kutta steps of four network calls each.
+    With `skip_prk_steps` ("PLMS", as in Stable Diffusion) the second timestep occurs twice, to improve the first step.
+    Without it, the first three steps are Runge-Kutta steps of four network calls each.
 
-    As in diffusers, outputs are averaged as they are. That suits ε; v, which turns from ε towards x0 along the way,
-    loses an order of accuracy by it.
+    As in diffusers, the network's outputs are combined before they are converted to ε. For v, whose meaning changes
+    with the noise level, this costs an order of accuracy.
     """
 
     DEFAULTS = COMMON | {"timestep_spacing": "leading", "skip_prk_steps": False, "set_alpha_to_one": False}
@@ -57,12 +58,12 @@ class PNDMScheduler(Scheduler):
     memory = 3
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        times, _ = plan_whole(self.config, steps, self._all_sigmas())
+        times, _ = plan_integer_times(self.config, steps, self._all_sigmas())
         if self.config["skip_prk_steps"]:
             times = np.concatenate([times[:2], times[1:]])  # t0 t1 t1 t2 t3 …
         else:
             if steps < 4:
-                raise ValueError(f"num_inference_steps={steps}; PNDM with skip_prk_steps=False takes at least 4")
+                raise ValueError(f"num_inference_steps={steps}; PNDM with skip_prk_steps=False needs at least 4")
             half = self.config["num_train_timesteps"] // steps // 2
             stages = [[start, end + half, end + half, end] for start, end in pairwise(times[:4])]
             times = np.concatenate([*stages, times[3:]])
@@ -70,10 +71,10 @@ class PNDMScheduler(Scheduler):
 
     def _forget(self) -> None:
         super()._forget()
-        self.calls = 0
-        self.outputs: list[Tensor] = []  # those at the beginnings of the last steps, at most four
+        self.calls = 0  # network calls since the run began
+        self.outputs: list[Tensor] = []  # the outputs at the beginning of the last four steps
 
-    def _move(self, now: Known, draw: Draw) -> Tensor:
+    def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
         with_runge_kutta = not self.config["skip_prk_steps"]
         if with_runge_kutta and now.i != self.calls:
             raise ValueError(f"begin at the first timestep, not at t={self._times[now.i]}: PNDM with "
@@ -82,30 +83,30 @@ class PNDMScheduler(Scheduler):
         self.calls += 1
         return prev
 
-    def _multistep(self, now: Known) -> Tensor:
-        # As in diffusers, δ is computed from the spacing, and calls are counted from where the run begins: one that
-        # begins in the middle spends its second timestep on improving the first step, and so ends a step early.
+    def _multistep(self, now: Evaluation) -> Tensor:
+        # As in diffusers, δ is the same for all steps, and calls are counted from where the run begins. So a run that
+        # begins in the middle also uses its second call to improve its first step, and ends one step early.
         t, delta = self._times[now.i], self.config["num_train_timesteps"] // self.num_inference_steps
-        if self.calls == 1:  # back to the first step, with the mean slope of both its ends
+        if self.calls == 1:  # the first step again, with the mean of the slopes at its two ends (equation 22)
             first = self.past[-1]
             return self._transfer(first.x, (now.output + first.output) / 2, t + delta, t)
         self.outputs = [*self.outputs, now.output][-4:]
         return self._transfer(now.x, multistep_slope(self.outputs), t, t - delta)
 
-    def _runge_kutta(self, now: Known) -> Tensor:
-        """One of a step's four stages: at its start, twice in its middle, at its end."""
+    def _runge_kutta(self, now: Evaluation) -> Tensor:
+        """One of the four stages of a step: at its start, twice in its middle, at its end."""
         stage = self.calls % 4
         if stage == 0:
             self.outputs.append(now.output)
         stages = [*self.past, now][-1 - stage:]
         t, half = self._times[stages[0].i], self.config["num_train_timesteps"] // self.num_inference_steps // 2
         if stage == 3:
-            slope = weighted_sum(RUNGE_KUTTA, [known.output for known in stages])
+            slope = weighted_sum(RUNGE_KUTTA, [call.output for call in stages])
             return self._transfer(stages[0].x, slope, t, self._times[now.i])
         return self._transfer(stages[0].x, now.output, t, self._times[now.i] - (half if stage != 1 else 0))
 
     def _transfer(self, x: Tensor, output: Tensor, t: int, t_next: int) -> Tensor:
-        """x at t_next, from x at t, along the slope of an output at t."""
+        """x at t_next, from x at t, along the slope that an output gives at t."""
         alpha_bar = self._alpha_bar(t)
         _, eps = self.mixture.predictions(self.config["prediction_type"], output, x, alpha_bar)
         return pndm_step(x, eps, alpha_bar, self._alpha_bar(t_next))

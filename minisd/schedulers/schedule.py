@@ -1,4 +1,4 @@
-"""The noise schedule: how much noise there is at every training time, and which times a sampler visits.
+"""The noise schedule: how much noise there is at each training time, and which times a sampler visits.
 
 Training knows T noise levels (T = 1000). At time t a clean x0 is mixed with standard normal noise ε:
 
@@ -8,7 +8,7 @@ Training knows T noise levels (T = 1000). At time t a clean x0 is mixed with sta
 parameterisation, x0 + σ_t·ε with σ_t = sqrt((1 - ᾱ_t)/ᾱ_t), in which noise is simply added (Karras et al. 2022,
 "Elucidating the Design Space of Diffusion-Based Generative Models").
 
-Functions only; the samplers put them together.
+Functions only; the samplers combine them.
 """
 
 import numpy as np
@@ -20,18 +20,19 @@ def noise_tables(config: dict, finite: bool) -> tuple[Tensor, Tensor]:
     """β_t and ᾱ_t at all training times, float32, (T,).
 
     Args:
-        config: a sampler's own fields; not all have `rescale_betas_zero_snr`.
-        finite: whether σ must stay finite even so, for samplers that compute with it: 4096.
+        config: the sampler's fields; not every sampler has `rescale_betas_zero_snr`.
+        finite: whether the last σ must stay finite (4096) with `rescale_betas_zero_snr`, because the sampler computes
+            with σ.
     """
     if config["trained_betas"] is not None:
         betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
     else:
         betas = make_betas(*(config[f] for f in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")))
-    to_pure_noise = config.get("rescale_betas_zero_snr", False)
-    if to_pure_noise:
+    zero_snr = config.get("rescale_betas_zero_snr", False)
+    if zero_snr:
         betas = zero_terminal_snr(betas)
     alphas_cumprod = torch.cumprod(1 - betas, dim=0)
-    if to_pure_noise and finite:
+    if zero_snr and finite:
         alphas_cumprod[-1] = 2**-24
     return betas, alphas_cumprod
 
@@ -39,8 +40,8 @@ def noise_tables(config: dict, finite: bool) -> tuple[Tensor, Tensor]:
 def make_betas(schedule: str, start: float, end: float, steps: int) -> Tensor:
     """β_0 … β_{T-1}, float32, (T,).
 
-    "linear" is that of DDPM; "scaled_linear", linear in sqrt(β), that of Stable Diffusion; "squaredcos_cap_v2" the
-    cosine of Nichol & Dhariwal 2021, "Improved DDPM", equation 17.
+    "linear" is DDPM's schedule; "scaled_linear", linear in sqrt(β), is Stable Diffusion's; "squaredcos_cap_v2" is the
+    cosine schedule of Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", equation 17.
     """
     if schedule == "linear":
         return torch.linspace(start, end, steps)
@@ -51,7 +52,7 @@ def make_betas(schedule: str, start: float, end: float, steps: int) -> Tensor:
 
 
 def zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Stretch a schedule so that nothing but noise is left at its end (Lin et al. 2023, "Common Diffusion Noise
+    """Rescale a schedule so that nothing but noise is left at its end (Lin et al. 2023, "Common Diffusion Noise
     Schedules and Sample Steps are Flawed", algorithm 1)."""
     roots = torch.cumprod(1 - betas, dim=0).sqrt()
     roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))  # the last becomes 0, the first stays
@@ -62,11 +63,11 @@ def zero_terminal_snr(betas: Tensor) -> Tensor:
 def spaced_timesteps(spacing: str, steps: int, train_steps: int, offset: int) -> np.ndarray:
     """The times that a sampler visits, from noisy to clean, float64, (steps,); Lin et al. 2023, table 2.
 
-    "linspace" has both ends, 0 and T - 1, and is not rounded; "leading" has 0 but not T - 1, moved up by `offset`;
-    "trailing" has T - 1 but not 0. For one step, "linspace" is 0, not T - 1: so it is in diffusers.
+    "linspace" includes both ends, 0 and T - 1, and is not rounded. "leading" includes 0 but not T - 1; then all times
+    are raised by `offset`. "trailing" includes T - 1 but not 0. A single "linspace" step is at 0, as in diffusers.
 
     Raises:
-        ValueError: the times leave the training range.
+        ValueError: the first time is after the end of training.
     """
     if spacing == "linspace":
         return np.linspace(0, train_steps - 1, steps)[::-1]
@@ -74,24 +75,26 @@ def spaced_timesteps(spacing: str, steps: int, train_steps: int, offset: int) ->
         return np.arange(train_steps, 0, -train_steps / steps)[:steps].round() - 1  # arange may give one too many
     times = np.arange(steps)[::-1] * float(train_steps // steps) + offset
     if times[0] >= train_steps:
-        raise ValueError(f"num_inference_steps={steps} with steps_offset={offset} begins at time {times[0]:.0f}, but "
-                         f"training ended at {train_steps - 1}; take fewer steps, or timestep_spacing='trailing'")
+        raise ValueError(f"num_inference_steps={steps} with steps_offset={offset} starts at time {times[0]:.0f}, but "
+                         f"training ends at {train_steps - 1}; use fewer steps, or timestep_spacing='trailing'")
     return times
 
 
-def plan_whole(config: dict, steps: int, all_sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A run over whole training times: the times, int64, (steps,), and σ at each of them and, 0, at the end."""
+def plan_integer_times(config: dict, steps: int, all_sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A run over integer training times: the times, int64, (steps,), and σ at each of them plus a final 0."""
     times = spaced_timesteps(config["timestep_spacing"], steps, config["num_train_timesteps"], config["steps_offset"])
     times = times.round().astype(np.int64)
     return times, np.append(all_sigmas[times], 0.0)
 
 
-def plan_between(config: dict, steps: int, all_sigmas: np.ndarray, karras: bool = False,
-                 end: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """A run over times that may lie between two of training: the times, float32, (steps,), and σ at each and `end`.
+def plan_fractional_times(config: dict, steps: int, all_sigmas: np.ndarray, karras: bool = False,
+                          final_sigma: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """A run whose times may fall between two training times: the times, float32, (steps,), and σ at each of them plus
+    `final_sigma`.
 
     Args:
-        karras: visit Karras's noise levels from the first to the last of these times instead.
+        all_sigmas: σ at every training time, the cleanest first.
+        karras: keep the first and the last noise level, but space those in between as Karras et al. do.
     """
     times = spaced_timesteps(config["timestep_spacing"], steps, config["num_train_timesteps"], config["steps_offset"])
     times = times.astype(np.float32)
@@ -99,15 +102,15 @@ def plan_between(config: dict, steps: int, all_sigmas: np.ndarray, karras: bool 
     if karras:
         sigmas = karras_sigmas(sigmas[0], sigmas[-1], steps)
         times = times_of_sigmas(sigmas, all_sigmas).astype(np.float32)
-    return times, np.append(sigmas, end)
+    return times, np.append(sigmas, final_sigma)
 
 
 def karras_sigmas(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> np.ndarray:
-    """Noise levels that crowd where there is little noise, (steps,); Karras et al. 2022, equation 5."""
-    ramp, sigma_max, sigma_min = np.linspace(0, 1, steps), float(sigma_max), float(sigma_min)  # roots in 16 digits
+    """Noise levels that lie closer together where there is little noise, (steps,); Karras et al. 2022, equation 5."""
+    ramp, sigma_max, sigma_min = np.linspace(0, 1, steps), float(sigma_max), float(sigma_min)  # roots in float64
     return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
 
 
 def times_of_sigmas(sigmas: np.ndarray, all_sigmas: np.ndarray) -> np.ndarray:
-    """At which (fractional) training times the noise has these levels, linear in log σ between two times."""
+    """The (fractional) training times at which σ has these values, interpolated linearly in log σ."""
     return np.interp(np.log(sigmas), np.log(all_sigmas), np.arange(len(all_sigmas)))

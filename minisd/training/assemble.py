@@ -4,7 +4,7 @@
     python -m minisd.training.assemble assets/mini-inpaint --vae assets/mini --clip assets/mini --unet runs/inpaint
 
 Besides the weights, in half precision, the folder gets `samples.png`, which shows what the model draws, and a folder
-`training/` with each run's log (thinned out), scores and last progress picture, and the training curves of all runs.
+`training/` with the log (every tenth line), scores and last progress picture of each run, and all training curves.
 """
 
 import argparse
@@ -33,10 +33,10 @@ SHOWN = ("a red apple on a blue background", "a cat face wearing a top hat on a 
 
 
 def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Path] = ()) -> None:
-    """Write the five parts in fp16, and the history of the runs that made them: logs, scores, pictures, curves.
+    """Write the five parts in fp16, and the history of the runs that trained them: logs, scores, pictures, curves.
 
     Args:
-        vae, clip, unet: the folder of each run, or of an assembled model.
+        vae, clip, unet: the folder of the run, or of an assembled model, to take each part from.
         runs: folders of further runs that belong to the model's history.
     """
     sd = StableDiffusion(
@@ -96,7 +96,7 @@ def draw_curves(runs: dict[str, list[dict[str, str]]], path: Path) -> None:
 
 
 def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
-    """A table of pictures, all drawn with seed 0: styles down, subjects across."""
+    """A table of pictures, all drawn with seed 0: styles down, things across."""
     figure = Figure(figsize=(12, 8.6), layout="constrained")
     axes = figure.subplots(len(STYLES), len(SHOWN))
     for row, style in zip(axes, STYLES.values()):
@@ -112,7 +112,7 @@ def draw_samples(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -
 
 
 def draw_inpainted(sd: StableDiffusion, path: Path, guidance_scale: float = 3.0) -> None:
-    """Pictures with a hole, and with the hole filled: the same thing again, another ground, another thing."""
+    """Pictures with a hole, and with the hole filled by the same thing, another ground, or another thing."""
     data = EmojiData()
     cat = Scene("cat face", "flat", "blue")
     examples = [  # the picture; its hole (top, left, bottom, right of 128; None: all but the thing); the prompt
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write")
     for part in ("vae", "clip", "unet"):
         parser.add_argument(f"--{part}", type=Path, default=Path("runs") / part, help="the run's folder (%(default)s)")
-    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further runs of the model's history")
+    parser.add_argument("--runs", type=Path, nargs="*", default=(), help="further runs in the model's history")
     assemble(**vars(parser.parse_args()))
 
 

@@ -22,7 +22,7 @@ class Options:
 class ClassifierTask(Task):
     """Loss: the sum of three cross-entropies, on randomly shifted, blurred and noised pictures."""
 
-    adamw = ("convolutions.0.", "concept", "style", "background")
+    adamw_names = ("convolutions.0.", "concept", "style", "background")
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__(seed)

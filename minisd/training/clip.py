@@ -26,7 +26,7 @@ from minisd.training.task import HELD_OUT, Task, grid
 MINI = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
         "projection_dim": 128, "hidden_act": "quick_gelu"}
 VOCAB_SIZE = 2562  # 512 byte symbols, 2,048 merges, start and end
-RESOLUTION = 64  # of the pictures that the image tower sees
+RESOLUTION = 64  # of the image tower's pictures
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class Options:
 class CLIPTask(Task):
     """Loss: match the pictures and captions of a batch (Radford et al. 2021, figure 3). Besides the captions of the
     other pictures, each picture has one more wrong answer: its own caption with one word changed. So CLIP learns not
-    only names, but also "above", "wearing" and "on the left" (Yuksekgonul et al. 2023, section 4).
+    only names, but also "above", "wearing" and "on the left" (Yuksekgonul et al. 2023, "When and Why Vision-Language
+    Models Behave like Bags-of-Words", section 4).
     """
 
-    adamw = ("embedding", "projection", "features.0.", "logit_scale")
+    adamw_names = ("embedding", "projection", "features.0.", "logit_scale")
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__(seed)
@@ -51,7 +52,7 @@ class CLIPTask(Task):
         self.clip = CLIP(TextEncoder(**config), RESOLUTION)
 
     def config(self) -> dict:
-        # Other captions give another tokenizer, and weights trained with the old one are useless with it.
+        # Other captions give another tokenizer, with which weights trained with the old one are useless.
         words = hashlib.sha256(json.dumps(self.tokenizer.vocab).encode()).hexdigest()[:12]
         return {"vocabulary": words} | self.clip.text_encoder.config.to_dict()
 
@@ -70,7 +71,7 @@ class CLIPTask(Task):
         return text, self.clip.embed_images(images.to(device)), wrong
 
     def wrong_caption(self, scene: Scene, rng: np.random.Generator) -> str:
-        """The scene's caption with one wrong word: the name of the thing, if the caption mentions nothing else."""
+        """The scene's caption with one word wrong: the thing's name, if the caption mentions nothing else."""
         changed = contrary(scene, rng)
         if changed is None:
             names = [concept.name for concept in self.data.concepts if concept.name not in scene.things]
@@ -81,13 +82,13 @@ class CLIPTask(Task):
 
     @torch.no_grad()
     def retrieval(self, split: str, count: int = 256) -> float:
-        """The share of `count` captions of new scenes whose nearest picture, among all of them, is their own."""
+        """The share of captions of `count` new scenes for which the nearest of all their pictures is the right one."""
         text, images, _ = self.embed(range(count), HELD_OUT, split)
         return float(((text @ images.T).argmax(dim=1).cpu() == torch.arange(count)).float().mean())
 
     @torch.no_grad()
     def told_apart(self, kind: str | None = None, count: int = 256) -> float:
-        """The share of `count` new pictures that are nearer to their own caption than to one with a wrong word.
+        """The share of `count` new pictures that are closer to their own caption than to one with a wrong word.
 
         Args:
             kind: what the wrong word is about, one of `contrary.KINDS`; None for any of them.
@@ -123,5 +124,5 @@ class CLIPTask(Task):
         self.clip.save_pretrained(folder / "clip", dtype=torch.float16)
         return (f"CLIP: {self.clip.text_encoder.num_parameters():,} parameters in the text tower; of 256 captions "
                 f"{self.retrieval('train'):.1%} find their picture among new scenes, {self.retrieval('heldout'):.1%} "
-                "among held-out combinations; there, told apart from a caption that is wrong in one word: "
+                "among held-out combinations; of those, told apart from a caption that is wrong in one word: "
                 + ", ".join(f"{kind} {self.told_apart(kind):.1%}" for kind in KINDS))

@@ -18,7 +18,7 @@ from minisd.emoji.world import EmojiData
 from minisd.training import classifier, clip, inpaint, judge, loop, unet, vae
 from minisd.training.task import Task
 
-PATIENCE = timedelta(minutes=3)  # for which a process waits for the others, which may be drawing a progress picture
+TIMEOUT = timedelta(minutes=3)  # how long a process waits for another, which may be drawing a progress picture
 
 
 class Model(NamedTuple):
@@ -46,7 +46,7 @@ MODELS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command per model, whose options are the fields of the loop's Settings and of the model's Options."""
+    """One sub-command per model. Its options are the fields of the loop's Settings and of the model's Options."""
     models = parser.add_subparsers(dest="what", required=True, metavar="|".join(MODELS))
     for name, model in MODELS.items():
         sub = models.add_parser(name, help=f"train the {name}")
@@ -59,22 +59,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             for field in dataclasses.fields(cls):
                 default = model.defaults.get(field.name, field.default)
                 sub.add_argument("--" + field.name.replace("_", "-"), default=default, help=f"default {default}",
-                                 **reading(kinds[field.name]))
+                                 **argparse_keywords(kinds[field.name]))
 
 
-def reading(kind: Any) -> dict[str, Any]:
-    """The argparse keywords for a field of this type, which may be a union with None."""
+def argparse_keywords(kind: Any) -> dict[str, Any]:
+    """add_argument's keywords for a field of this type, which may be a union with None."""
     if isinstance(kind, types.UnionType):
         kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
     return {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train what the arguments ask for. Under torchrun, each process computes its part of every batch."""
+    """Train the model that the arguments name. Under torchrun, each process computes its part of every batch."""
     distributed = "WORLD_SIZE" in os.environ
     if distributed:
-        # gloo for what lies in the CPU's memory, as the U-Net's pool does
-        dist.init_process_group("cpu:gloo,cuda:nccl" if arguments.device == "cuda" else "gloo", timeout=PATIENCE)
+        # gloo for tensors in the CPU's memory, such as the U-Net's pool
+        dist.init_process_group("cpu:gloo,cuda:nccl" if arguments.device == "cuda" else "gloo", timeout=TIMEOUT)
     if arguments.device == "cuda" and distributed:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     model = MODELS[arguments.what]

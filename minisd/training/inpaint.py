@@ -22,9 +22,9 @@ from minisd.unet import UNet
 class InpaintOptions(Options):
     start: str = "runs/unet/unet"
     pool_size: int = 40_000
-    short_captions: float = 0.5  # how often the caption only names the thing: the rest must be read off the known part
-    conv_in_rate: float = 10.0  # factor on the first convolution's learning rate: its new weights start at zero
-    known_weight: float = 1.0  # extra weight in the loss where the picture is known, so that this part is left alone
+    short_captions: float = 0.5  # how often the caption only names the thing, so that the known part must tell the rest
+    conv_in_rate: float = 10.0  # factor on the first convolution's learning rate, because its new weights start at zero
+    known_weight: float = 1.0  # extra weight of the known part in the loss, so that the network leaves it alone
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,7 +35,7 @@ class InpaintOptions(Options):
 
 
 def widen(unet: UNet, in_channels: int = 9) -> UNet:
-    """The same network with more input channels, whose weights are zero: so far it computes what it did before.
+    """The same network with more input channels, whose weights are zero, so that it still computes what it did before.
 
     Source: Rombach et al. 2022, section 4.5, and the published inpainting models.
     """
@@ -63,28 +63,28 @@ class InpaintTask(UNetTask):
 
     @torch.no_grad()
     def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
-        """As for the U-Net, plus mask (1, 16, 16) and the masked picture's shown_mean and shown_std (4, 16, 16)."""
+        """As for the U-Net, plus mask (1, 16, 16), and shown_mean and shown_std (4, 16, 16) of the masked picture."""
         images, _, scenes = self.data.batch(indices, seed, split)
-        dice = [np.random.default_rng((seed, i, 1)) for i in indices]
-        masks = torch.stack([random_mask(self.data, scene, rng) for scene, rng in zip(scenes, dice)])
+        rngs = [np.random.default_rng((seed, i, 1)) for i in indices]
+        masks = torch.stack([random_mask(self.data, scene, rng) for scene, rng in zip(scenes, rngs)])
         captions = [self.data.caption(shortened(scene) if rng.random() < self.options.short_captions else scene)
-                    for scene, rng in zip(scenes, dice)]
+                    for scene, rng in zip(scenes, rngs)]
         shown = self.posterior(images * (1 - masks))  # the hidden part is grey
         return self.posterior(images) | {f"shown_{what}": rows for what, rows in shown.items()} | {
             "mask": F.interpolate(masks, size=shown["mean"].shape[-2:]), "token_ids": self.tokenizer(captions)}
 
-    def inputs(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
-        # Sampled independently: if both latents had the same noise, the network would learn to copy it.
-        shown = self.latents(pool, batch, chosen, "shown_")
+    def unet_input(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
+        # Drawn independently: if both latents had the same noise, the network would learn to copy it.
+        shown = self.sample_latents(pool, batch, chosen, "shown_")
         return torch.cat([noisy, pool.rows("mask", chosen, noisy.device), shown], dim=1)
 
-    def importance(self, pool: Pool, chosen: Tensor) -> Tensor:
+    def latent_weight(self, pool: Pool, chosen: Tensor) -> Tensor:
         known = 1 - pool.rows("mask", chosen, self.unet.device)
         weight = 1 + self.options.known_weight * known  # (B, 1, 16, 16)
         return weight / weight.mean(dim=(1, 2, 3), keepdim=True)
 
     def picture(self) -> Image.Image:
-        """Across: scenes. Down: with a hole; the hole filled according to the caption (seed 0); to a short caption."""
+        """Ten scenes across; down: with a hole, then filled (seed 0) by the full caption and by a short one."""
         images, _, scenes = self.data.batch(range(10), HELD_OUT, "heldout")
         masks = torch.stack([random_mask(self.data, scene, np.random.default_rng((HELD_OUT, i)))
                              for i, scene in enumerate(scenes)])
@@ -98,7 +98,7 @@ class InpaintTask(UNetTask):
 
 
 def shortened(scene: Scene) -> Scene:
-    """The same picture, with a caption that only names what is in it."""
+    """The same scene, whose caption now only names the things."""
     return replace(scene, says_thing=True, says_style=False, says_background=False, says_size=False, says_place=False,
                    says_count=False, says_worn=False, paraphrase=0)
 
@@ -109,7 +109,7 @@ def random_mask(data: EmojiData, scene: Scene, rng: np.random.Generator) -> Tens
     if kind < 0.6:
         return torch.from_numpy(random_boxes_and_strokes(rng, size))[None]
     alpha = (data.mask(scene) > 0.5).float()
-    # masks that people draw never follow an outline exactly, so grow it by up to a sixteenth of the picture
+    # masks drawn by hand never follow an outline exactly, so grow it by up to a sixteenth of the picture
     grow = 2 * int(rng.integers(0, size // 16 + 1)) + 1
     covered = alpha if kind < 0.8 else 1 - alpha
     return F.max_pool2d(covered[None], grow, stride=1, padding=grow // 2)[0]

@@ -19,13 +19,14 @@ SHIFT = 4  # pixels, at most
 
 @dataclass(frozen=True)
 class Options:
-    """There is nothing to choose."""
+    """The judge has no options."""
 
 
 class JudgeTask(Task):
-    """Loss: Σ over concepts of binary cross-entropy, and three cross-entropies, on pictures spoilt as decoders do."""
+    """Loss: Σ over concepts of binary cross-entropy, plus three cross-entropies, on pictures that are degraded as by a
+    VAE's decoder."""
 
-    adamw = ("convolutions.0.", "concept", "style", "worn", "pattern")
+    adamw_names = ("convolutions.0.", "concept", "style", "worn", "pattern")
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__(seed)
@@ -45,7 +46,7 @@ class JudgeTask(Task):
 
     @torch.no_grad()
     def accuracy(self, count: int) -> dict[str, float]:
-        """Shares of real held-out pictures of which all things, the style, what is worn and the pattern are right."""
+        """How often each is right on real held-out pictures: all things, the style, what is worn, the pattern."""
         right: dict[str, list[bool]] = {"things": [], "style": [], "worn": [], "pattern": []}
         for first in range(0, count, 64):
             images, _, scenes = self.data.batch(range(first, min(first + 64, count)), HELD_OUT, "heldout")
@@ -58,11 +59,11 @@ class JudgeTask(Task):
         return {part: sum(found) / len(found) for part, found in right.items()}
 
     def score(self) -> tuple[str, float]:
-        """The share of real held-out pictures of which the things are right."""
+        """The share of real held-out pictures for which all things are right."""
         return "things right", self.accuracy(256)["things"]
 
     def picture(self) -> Image.Image:
-        """What it is trained on, spoilt."""
+        """Training pictures, degraded as in training."""
         images, _, _ = self.data.batch(range(24), self.seed)
         batch = Batch(list(range(24)), 24, slice(0, 24), torch.Generator().manual_seed(0))
         return grid(list(augment(images, batch).view(2, 12, 3, 128, 128)))
@@ -85,12 +86,12 @@ def labels(config: JudgeConfig, scenes: list[Scene]) -> tuple[Tensor, Tensor, Te
 
 
 def augment(images: Tensor, batch: Batch) -> Tensor:
-    """Spoil pictures (B, 3, 128, 128) by what a decoder's differ in: a little shift, softness, stains and noise."""
+    """Degrade pictures (B, 3, 128, 128) as a VAE's decoder does: with a little shift, blur, stains and noise."""
     size = images.shape[-1]
     shift = (batch.draw(torch.rand, 2) * (2 * SHIFT + 1)).long()
     padded = F.pad(images, (SHIFT,) * 4, mode="replicate")
     images = torch.stack([image[:, y: y + size, x: x + size] for image, (y, x) in zip(padded, shift.tolist())])
-    # half of the pictures are mixed with themselves seen at half the size: up to as soft as an enlarged picture
+    # half of the pictures are blended with a half-size copy of themselves, enlarged: at most as soft as that
     soft = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
     images = images.lerp(soft, batch.draw(torch.rand, 1, 1, 1) * (batch.draw(torch.rand, 1, 1, 1) < 0.5))
     stains = F.interpolate(batch.draw(torch.randn, 3, 8, 8), size=images.shape[-2:], mode="bilinear")

@@ -1,11 +1,11 @@
 """The one training loop that all models share.
 
-A *task* (each has a file beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It also
-draws progress pictures and exports what was learnt; the loop does everything else.
+A *task* (one file each, beside this one) is an nn.Module whose forward takes a `Batch` and returns the loss. It also
+draws progress pictures and exports the trained networks; the loop does everything else.
 
-All random numbers of step n are a function of (seed, n) alone, and each process takes its part of the batch. So a run
-that was stopped and resumed ends with the same weights as one that was not, and two processes under torchrun take the
-same steps as one process with the whole batch.
+All random numbers of step n depend on (seed, n) alone, and each process takes its part of the batch. So a run that was
+stopped and resumed ends with the same weights as one that was not, and two processes under torchrun take the same steps
+as one process with the whole batch.
 """
 
 import contextlib
@@ -35,26 +35,26 @@ from minisd.training.muon import Muon
 from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
 from minisd.training.task import Task
 
-PARENT = os.getppid()  # torchrun, if that started this process: read before it is waited for, so it is alive
-LINE_EVERY = 100  # steps between progress lines, where no terminal can show a bar
+PARENT = os.getppid()  # torchrun, if it started this process; read early, while it is certainly alive
+LINE_EVERY = 100  # steps between progress lines, if there is no terminal to show a bar
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. A run ends after `steps`, or after `minutes` if that is given."""
+    """How to train. Either `steps` or `minutes` must be given; the run ends after that."""
 
     batch_size: int = 64  # over all processes together
     learning_rate: float = 1e-3  # of AdamW
     muon_rate: float = 0.02  # of Muon
-    warmup: int = 100  # steps in which the learning rates rise to their full size
-    cooldown: float = 0.3  # fraction of the run, at its end, in which they fall to zero
+    warmup: int = 100  # steps over which the learning rates rise to their full values
+    cooldown: float = 0.3  # fraction of the run, at its end, over which they fall to zero
     weight_decay: float = 0.01
     grad_clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the weights' average: each step keeps this much of it
     steps: int | None = None
     minutes: float | None = None
     seed: int = 0
-    bf16: bool | None = None  # None: if the processor has it
+    bf16: bool | None = None  # None: if the device is fast in it
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Settings:
             raise ValueError("give either steps or minutes: how long to train")
         for name in ("batch_size", "learning_rate", "muon_rate", "warmup", "grad_clip", "steps", "minutes"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:  # NaN, too, is neither
+            if value is not None and not 0 < value < math.inf:  # false for NaN, too
                 raise ValueError(f"{name}={value}: it must be above 0")
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown={self.cooldown}: it must be from 0 to 1")
@@ -80,21 +80,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains on: the numbers of its samples, and its source of random numbers."""
+    """What one step trains on, in one process: the numbers of its samples, and its source of random numbers."""
 
     indices: list[int]  # the numbers of this process's samples
     total: int  # samples in the whole batch, over all processes
-    part: slice  # this process's part of it
+    part: slice  # this process's part of the whole batch
     generator: torch.Generator
 
     def draw(self, random: Callable[..., Tensor], *shape: int) -> Tensor:
-        """`random((n, *shape))` for this process's n samples, independent of the number of processes."""
+        """`random((n, *shape))` for this process's n samples; each gets the same numbers in whatever process it is."""
         return random((self.total, *shape), generator=self.generator)[self.part]
 
     def draw_stratified(self) -> Tensor:
-        """Random numbers from 0 to 1, (n,), one from each of `total` equal parts: more evenly spread than by chance."""
-        parts = torch.arange(self.total)[self.part]
-        return (parts + self.draw(torch.rand)) / self.total
+        """Random numbers from 0 to 1, (n,), one in each of `total` equal intervals: more even than independent ones."""
+        intervals = torch.arange(self.total)[self.part]
+        return (intervals + self.draw(torch.rand)) / self.total
 
 
 def make_batch(settings: Settings, step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -117,10 +117,10 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
 
     Raises:
         FileExistsError: there is a run in `out` and resume is False, or a run in `out` is still training.
-        FileNotFoundError, ValueError: there is nothing to resume, or the checkpoint is damaged, or has another config
-            or other settings.
-        OSError: a checkpoint cannot be written (for instance, the disk is full); the previous one is kept.
-        FloatingPointError: the loss is not finite; the last good checkpoint is kept.
+        FileNotFoundError, ValueError: there is nothing to resume, or the saved state is damaged, or has a different
+            config or different settings.
+        OSError: the state cannot be written (for instance, the disk is full); the previous one is kept.
+        FloatingPointError: the loss is not finite; the last saved state is kept.
     """
     out = Path(out)
     check_folder(out)
@@ -130,13 +130,13 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
         raise ValueError(f"batch_size={settings.batch_size} cannot be divided among {world} processes")
     with only_run_in(out) if rank == 0 else contextlib.nullcontext():
         run = Run(task, settings, out, rank, world)
-        run.begin(resume)
+        run.start(resume)
         with stop_signal() as stopped:
-            was_stopped = run.go_on(stopped, save_every, picture_every, quiet or rank > 0)
+            was_stopped = run.take_steps(stopped, save_every, picture_every, quiet or rank > 0)
         if rank == 0:
             run.finish()
             if was_stopped:
-                print(f"stopped after step {run.step}; {run.state_file} holds it: go on with --resume")
+                print(f"stopped after step {run.step}; saved in {run.state_file}: continue with --resume")
 
 
 class Run:
@@ -153,24 +153,24 @@ class Run:
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.step, self.seconds = 0, 0.0
 
-    def begin(self, resume: bool) -> None:
-        """Load the state, or make sure that there is none; then let the task prepare itself."""
+    def start(self, resume: bool) -> None:
+        """Load the saved state, or make sure that there is none; then let the task prepare itself."""
         if resume:
             self.step, self.seconds = load_state(self.state_file, self.task, self.average, self.optimizers,
                                                  asdict(self.settings))
         elif self.state_file.exists():
-            raise FileExistsError(f"{self.state_file} exists: go on with --resume, or choose another folder")
+            raise FileExistsError(f"{self.state_file} exists: continue with --resume, or choose another folder")
         self.model = DistributedDataParallel(self.task) if self.world > 1 else self.task
         self.task.prepare(self.out, self.step * self.settings.batch_size)
 
-    def go_on(self, stopped: Callable[[], bool], save_every: float, picture_every: float, quiet: bool) -> bool:
-        """Take steps until the run is over or it is asked to stop. Returns whether it was asked to stop."""
+    def take_steps(self, stopped: Callable[[], bool], save_every: float, picture_every: float, quiet: bool) -> bool:
+        """Take steps until the run is done or is asked to stop. Returns whether it was asked to stop."""
         saved = pictured = time.monotonic()
         start = saved - self.seconds
         with Progress(self.settings, self.step, quiet) as progress, self.open_log() as log:
             while True:
                 self.seconds, stopping = agree(time.monotonic() - start, stopped(), self.device)
-                done = self.share_done()
+                done = self.fraction_done()
                 if stopping or done >= 1:
                     return stopping
                 loss, norm = self.take_step(done)
@@ -188,17 +188,17 @@ class Run:
                     self.show()
                     pictured = time.monotonic()
 
-    def share_done(self) -> float:
-        """The fraction of the run that is over, from 0 to 1."""
+    def fraction_done(self) -> float:
+        """The fraction of the run that is done, from 0 to 1."""
         if self.settings.steps:
             return self.step / self.settings.steps
         return self.seconds / (60 * (self.settings.minutes or math.inf))
 
     def take_step(self, done: float) -> tuple[float, float]:
-        """One step of both optimisers. Returns the loss, over all processes, and the gradient's norm before clipping.
+        """One step of both optimisers. Returns the mean loss of all processes, and the gradient's norm before clipping.
 
         Args:
-            done: the fraction of the run that is over, which determines the learning rates.
+            done: the fraction of the run that is done, which determines the learning rates.
         """
         factor = schedule(self.settings, self.step, done)
         for optimizer, rates in zip(self.optimizers, self.rates):
@@ -212,11 +212,12 @@ class Run:
         norm = float(nn.utils.clip_grad_norm_(self.task.parameters(), self.settings.grad_clip))
         value = mean_over_processes(loss)
         if not math.isfinite(value) or not math.isfinite(norm):
-            last = self.state_file if self.state_file.exists() else "the beginning"
+            last = f"the last saved state is {self.state_file}" if self.state_file.exists() else "nothing was saved yet"
             raise FloatingPointError(f"the loss is {value} and the gradient's norm {norm} in step {self.step}; "
-                                     f"the last good state is {last}. A lower learning rate may help")
+                                     f"{last}. A lower learning rate may help")
         for optimizer in self.optimizers:
             optimizer.step()
+        # at first the average keeps less of itself, so that it soon forgets the initial weights
         update_average(self.average, self.task, min(self.settings.ema, (1 + self.step) / (10 + self.step)))
         self.step += 1
         return value, norm
@@ -233,7 +234,7 @@ class Run:
 
     def show(self) -> None:
         """Draw the progress picture and measure the score, both with the averaged weights."""
-        with at_rest(self.average), self.autocast():
+        with evaluating(self.average), self.autocast():
             self.average.picture().save(self.out / f"picture-{self.step:07d}.png")
             if score := self.average.score():
                 log_score(self.out / "scores.csv", self.step, self.step * self.settings.batch_size, *score)
@@ -243,23 +244,23 @@ class Run:
         self.save()
         self.show()
         try:
-            with at_rest(self.average):
-                said = self.average.export(self.out)
+            with evaluating(self.average):
+                summary = self.average.export(self.out)
         except (OSError, SafetensorError) as error:
-            raise OSError(f"could not write the weights ({error}); make room and repeat with --resume: "
+            raise OSError(f"could not write the weights ({error}); free some space and repeat with --resume: "
                           f"{self.state_file} holds the finished run") from None
-        if said:
-            print(said)
+        if summary:
+            print(summary)
 
 
 def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon for matrices and kernels, AdamW for the rest; an optimiser without parameters is left out."""
     muon: list[Tensor] = []
-    adamw: dict[float, list[Tensor]] = defaultdict(list)  # by multiple of the learning rate
+    adamw: dict[float, list[Tensor]] = defaultdict(list)  # by factor on the learning rate
     for name, parameter in task.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim >= 2 and not any(part in name for part in task.adamw):
+        if parameter.ndim >= 2 and not any(part in name for part in task.adamw_names):
             muon.append(parameter)
         else:
             adamw[task.rates.get(name, 1.0)].append(parameter)
@@ -276,11 +277,11 @@ def make_optimizers(task: Task, settings: Settings, dtype: torch.dtype) -> list[
 def schedule(settings: Settings, step: int, done: float) -> float:
     """The factor on the learning rates: a linear warm-up, then 1, then a linear cooldown to 0.
 
-    Unlike a run with a cosine schedule, such a run can be extended at any time before the cooldown (Hägele et al. 2024,
+    Unlike a run with a cosine schedule, this one can be extended at any time before the cooldown (Hägele et al. 2024,
     "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations").
 
     Args:
-        done: the fraction of the run that is over, from 0 to 1.
+        done: the fraction of the run that is done, from 0 to 1.
     """
     warmup = min(1.0, (step + 1) / settings.warmup)
     cooldown = min(1.0, (1 - min(done, 1.0)) / settings.cooldown) if settings.cooldown else 1.0
@@ -289,7 +290,7 @@ def schedule(settings: Settings, step: int, done: float) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, task: nn.Module, decay: float) -> None:
-    """Update the exponential moving average of the weights, in which the noise of the last steps averages out."""
+    """Update the exponential moving average of the weights, in which the noise of single steps averages out."""
     for mean, weight in zip(average.parameters(), task.parameters()):
         mean.lerp_(weight, 1 - decay)
 
@@ -305,8 +306,8 @@ def mean_over_processes(loss: Tensor) -> float:
 def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
     """Make all processes agree on the time, and on whether any of them was asked to stop.
 
-    Each has its own clock and gets its own signal. If their learning rates differed, their weights would drift apart;
-    if one stopped a step before the others, they would wait for it forever.
+    Each process has its own clock and gets its own signals. If their learning rates differed, their weights would drift
+    apart; if one stopped a step before the others, they would wait for it forever.
     """
     if not dist.is_initialized():
         return seconds, stop
@@ -316,13 +317,13 @@ def agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool
 
 
 def fast_attention(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager:
-    """No fused attention in bfloat16 on a CPU, where its backward pass makes a U-Net step 1.2 times as long."""
+    """Avoid fused attention in bfloat16 on a CPU: its backward pass makes a U-Net step 1.2 times as long."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and bf16 else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def at_rest(task: Task) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards, the random state is what it was before."""
+def evaluating(task: Task) -> Iterator[None]:
+    """Evaluation mode without gradients. Afterwards, PyTorch's random state is what it was before."""
     task.eval()
     with torch.no_grad(), torch.random.fork_rng():
         yield
@@ -330,18 +331,18 @@ def at_rest(task: Task) -> Iterator[None]:
 
 
 class Progress:
-    """A progress bar in a terminal; elsewhere, for instance in a file, a line every hundred steps."""
+    """A progress bar in a terminal; elsewhere (in a log file, say), a line every hundred steps."""
 
     def __init__(self, settings: Settings, step: int, quiet: bool):
         self.batch_size, self.lines = settings.batch_size, not quiet and not sys.stderr.isatty()
         self.bar = tqdm(total=settings.steps, initial=step, disable=quiet or self.lines, mininterval=2, smoothing=0.05)
 
     def show(self, step: int, seconds: float, loss: float, step_seconds: float) -> None:
-        said = f"loss {loss:.4f}, {self.batch_size / step_seconds:.0f} images/s"
+        text = f"loss {loss:.4f}, {self.batch_size / step_seconds:.0f} images/s"
         self.bar.update()
-        self.bar.set_postfix_str(said, refresh=False)
+        self.bar.set_postfix_str(text, refresh=False)
         if self.lines and step % LINE_EVERY == 0:
-            print(f"step {step}, {seconds / 60:.1f} minutes, {said}", file=sys.stderr, flush=True)
+            print(f"step {step}, {seconds / 60:.1f} minutes, {text}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self
@@ -354,7 +355,7 @@ class Progress:
 def stop_signal() -> Iterator[Callable[[], bool]]:
     """Ctrl-C lets the current step finish; then the loop saves and stops. A second Ctrl-C stops at once.
 
-    A process that torchrun started also stops if torchrun itself was killed and can no longer tell it to.
+    A process started by torchrun also stops if torchrun was killed and can no longer stop it.
     """
     asked: list[int] = []
 

@@ -1,11 +1,11 @@
 """Muon: an optimiser for weight matrices, whose step is the orthogonalised momentum.
 
-A gradient G = U Σ Vᵀ is usually dominated by a few directions, whose singular values are a hundred times the others'.
-A step along G learns those few again and again. Muon keeps the directions and forgets their sizes: it steps along U Vᵀ,
-where all singular values are 1.
+A gradient G = U Σ Vᵀ is usually dominated by a few directions, whose singular values are a hundred times as large as
+the others. Steps along G learn those few again and again. Muon keeps the directions and forgets their sizes: it steps
+along U Vᵀ, where all singular values are 1.
 
     M ← μ·M + (1 - μ)·G                      momentum
-    N = (1 - μ)·G + μ·M                      one look ahead (Nesterov)
+    N = (1 - μ)·G + μ·M                      Nesterov momentum: one step ahead
     W ← (1 - η·λ)·W - η·√max(1, rows/columns)·orthogonalise(N)
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
@@ -16,11 +16,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a·s + b·s³ + c·s⁵, which is steep at 0, so that five steps suffice
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of a·s + b·s³ + c·s⁵; it is steep at 0, so five steps suffice
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The matrix (rows, columns) with singular values of about 1 (0.7 to 1.2) and the same singular vectors.
+    """The matrix (rows, columns) with the same singular vectors, but singular values of about 1 (0.7 to 1.2).
 
     A singular value decomposition would do this exactly, but slowly. Here each step computes
     a·X + b·(XXᵀ)X + c·(XXᵀ)²X, which turns every singular value s into a·s + b·s³ + c·s⁵ and leaves the singular
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         parameters: each must have two dimensions or more.
-        lr: η. Each step changes a weight matrix by this much in every direction, whatever the gradient's size.
+        lr: η. Each step changes a weight matrix by about this much in every direction, whatever the gradient's size.
         momentum: μ.
         weight_decay: λ.
         dtype: of the matrix products.

@@ -1,8 +1,8 @@
-"""The scenes that the U-Net is trained on, encoded beforehand: the VAE is frozen, so encoding the same picture again
-would be wasted time.
+"""The scenes that the U-Net is trained on, encoded in advance: the VAE is frozen, so encoding the same picture again
+would waste time.
 
-For each picture the pool keeps the posterior (mean and standard deviation of its latents), from which each visit can
-draw different latents, and for each caption the token ids.
+For each picture, the pool keeps the posterior (mean and standard deviation of its latents), so that new latents can be
+drawn from it at each visit; for each caption, the token ids.
 """
 
 import os
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-AT_ONCE = 64  # pictures that are encoded together
+AT_ONCE = 64  # pictures encoded together
 
 
 class Pool:
@@ -36,12 +36,12 @@ class Pool:
 
     @classmethod
     def open(cls, path: Path, number: int, key: str, size: int, encode: Callable[[range], dict[str, Tensor]]) -> "Pool":
-        """Pool `number`: read from its file, if an earlier part of the run left it there, or else encoded and saved.
+        """Pool `number` of a run: read from its file if an earlier part of the run left one, or else encoded and saved.
 
         Args:
-            key: everything that the contents depend on; a file with another key is not used.
+            key: everything that the contents depend on; a file with a different key is not used.
             size: number of scenes.
-            encode: a function from the numbers of some scenes to their rows.
+            encode: a function from the numbers of a few scenes to their rows.
         """
         key = f"{key}, pool {number} of {size} scenes"
         tensors = read(path, key)
@@ -82,13 +82,13 @@ def gather(share: Tensor) -> Tensor:
 
 
 def read(path: Path, key: str) -> dict[str, Tensor] | None:
-    """The tensors of a pool's file; None if there is none, or one of another pool."""
+    """The tensors in a pool's file; None if there is no file, or if it holds a different pool."""
     try:
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("pool") != key:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator of its own)
-    except Exception:  # missing, truncated, or not a safetensors file: it can be made again
+    except Exception:  # missing, truncated, or not a safetensors file: the pool is encoded again
         return None
 
 
@@ -98,7 +98,7 @@ def write(path: Path, key: str, tensors: dict[str, Tensor]) -> None:
         save_file(tensors, temporary, metadata={"pool": key})
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:  # for instance, a full disk
-        raise OSError(f"could not save {path} ({error}); make room and continue with --resume") from None
+        raise OSError(f"could not save {path} ({error}); free some space and continue with --resume") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -8,42 +8,42 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-HELD_OUT = 10_000_000  # a seed that no training run draws its pictures with
+HELD_OUT = 10_000_000  # a seed for pictures that no training run uses
 
 
 class Task(nn.Module):
     """What the loop trains. A subclass adds its networks, a `forward` that takes a `Batch` and returns the loss, and
-    those of the methods below that it needs.
+    whichever of the methods below it needs.
 
     Attributes:
-        adamw: parts of parameter names. Muon trains all matrices and kernels except those whose name contains one of
-            these: embeddings, first and last layers, heads. AdamW trains these, and all vectors (biases, norms).
+        adamw_names: parts of parameter names. AdamW trains the parameters whose name contains one of these (embeddings,
+            first and last layers, heads), and all vectors (biases, norms). Muon trains all other matrices and kernels.
         rates: factors on AdamW's learning rate, by parameter name; 1 if absent.
     """
 
-    adamw: tuple[str, ...] = ()
+    adamw_names: tuple[str, ...] = ()
     rates: Mapping[str, float] = {}
 
     def __init__(self, seed: int = 0):
-        """Seed PyTorch, so that the initial weights of networks built after this follow from the seed."""
+        """Seed PyTorch, so that the seed determines the initial weights of all networks built after this."""
         super().__init__()
         self.seed = seed
         torch.manual_seed(seed)
 
     def config(self) -> dict:
-        """What must not change when a run is resumed: numbers, strings and tuples by name."""
+        """What must not change when a run is resumed: named numbers, strings and tuples."""
         return {}
 
     def prepare(self, folder: Path, samples: int) -> None:
-        """Called once, before a run's first step, or the first after it was resumed.
+        """Called once, before the first step of a run or of a resumed run.
 
         Args:
-            folder: the run's.
-            samples: how many it has been trained on so far.
+            folder: the run's folder.
+            samples: how many samples the run has trained on so far.
         """
 
     def score(self) -> tuple[str, float] | None:
-        """One number that says how good the weights are, measured on pictures never trained on: its name and value."""
+        """One number that says how good the weights are on pictures never trained on: its name and its value."""
         return None
 
     def picture(self) -> Image.Image:
@@ -51,7 +51,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def export(self, folder: Path) -> str | None:
-        """Write what was learnt into the folder. Returns a line that says what it is and how good it is, or nothing."""
+        """Write the trained networks into the folder. Returns a line that says how good they are, or None."""
         raise NotImplementedError
 
 
@@ -62,8 +62,8 @@ def grid(rows: list[Tensor]) -> Image.Image:
     return Image.fromarray(array)
 
 
-def trained(model: str, folder: str) -> Path:
-    """The folder of a model that must have been trained before this one; a FileNotFoundError says how to train it."""
+def trained_folder(model: str, folder: str) -> Path:
+    """The folder of a model that must be trained before this one; if it is missing, a FileNotFoundError says how."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; `minisd train {model}` makes one, or name another")
     return Path(folder)
@@ -71,7 +71,7 @@ def trained(model: str, folder: str) -> Path:
 
 def check_share(name: str, value: float) -> None:
     """Raise a ValueError unless the value is from 0 to 1."""
-    if not 0 <= value <= 1:  # NaN, too, is not
+    if not 0 <= value <= 1:  # false for NaN, too
         raise ValueError(f"{name}={value}: it must be from 0 to 1")
 
 

@@ -1,4 +1,4 @@
-"""Train the U-Net: noise is added to the latents of captioned pictures, and the velocity is to be predicted."""
+"""Train the U-Net: add noise to the latents of captioned pictures, and have it predict the velocity."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.training.loop import Batch
 from minisd.training.pool import Pool, encode_all
-from minisd.training.task import HELD_OUT, Task, check_positive, check_share, grid, trained
+from minisd.training.task import HELD_OUT, Task, check_positive, check_share, grid, trained_folder
 from minisd.transformer import SpatialTransformer
 from minisd.unet import UNet
 from minisd.vae import VAE
@@ -26,9 +26,9 @@ from minisd.vae import VAE
 MINI = {"sample_size": 16, "block_out_channels": (64, 128, 192), "layers_per_block": 1, "norm_num_groups": 16,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "attention_head_dim": 4}
-# Stable Diffusion's noise schedule, but the network predicts the velocity v instead of the noise. At the noisiest
-# timesteps, which decide the colour of a plain ground, copying the input already predicts the noise, while v (Salimans
-# & Ho 2022, section 4) is nearly the negative of the picture there: what the network says is about the picture.
+# Stable Diffusion's noise schedule, but the network predicts the velocity v = √ᾱ·ε - √(1-ᾱ)·x0 (Salimans & Ho 2022,
+# section 4) instead of the noise ε. At the noisiest timesteps, which decide the colour of a plain ground, the noise
+# could be predicted by copying the input, whereas v is nearly -x0: it must be predicted from the caption.
 SCHEDULE = {field: value for field, value in SD_SCHEDULE.items() if field in DDIMScheduler.DEFAULTS} | {
     "prediction_type": "v_prediction"}
 PROMPTS = (
@@ -44,9 +44,9 @@ class Options:
     vae: str = "runs/vae/vae"
     clip: str = "runs/clip"  # the folder that contains text_encoder and tokenizer
     start: str | None = None  # a U-Net to start from
-    pool_size: int = 100_000  # number of scenes that are encoded at a time, beforehand
-    visits: int = 10  # how often each of them is trained on, on average, before the next pool replaces it
-    caption_dropout: float = 0.1  # how often the caption is empty, so that guidance has something to push away from
+    pool_size: int = 100_000  # number of scenes in a pool, which are encoded in advance
+    visits: int = 10  # how often each scene is trained on, on average, before the next pool replaces this one
+    caption_dropout: float = 0.1  # how often the caption is left empty: guidance needs predictions without words
     min_snr: float | None = 5.0  # γ of min-SNR weighting (Hang et al. 2023); None weights all timesteps equally
 
     def __post_init__(self) -> None:
@@ -71,23 +71,27 @@ class Frozen(NamedTuple):
 
 
 class UNetTask(Task):
-    """Loss: the weighted mean squared error of the predicted velocity."""
+    """Loss: the weighted mean squared error of the predicted velocity.
 
-    adamw = ("conv_in", "conv_out", "time_embedding")
+    A step trains on random rows of a `Pool`, a table of scenes that were encoded in advance. All random numbers come
+    from the step's `Batch`: `batch.draw(torch.rand)` is one number from 0 to 1 per sample, (B,).
+    """
+
+    adamw_names = ("conv_in", "conv_out", "time_embedding")  # Muon trains all other matrices and kernels
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__(seed)
         self.options, self.data = options, data
-        clip = trained("clip", options.clip)
+        clip = trained_folder("clip", options.clip)
         self.tokenizer = Tokenizer.from_pretrained(clip / "tokenizer")
-        self.frozen = Frozen(VAE.from_pretrained(trained("vae", options.vae), torch.float32),
+        self.frozen = Frozen(VAE.from_pretrained(trained_folder("vae", options.vae), torch.float32),
                              TextEncoder.from_pretrained(clip / "text_encoder", torch.float32))
         self.frozen_weights = fingerprint(*self.frozen, words=self.tokenizer.vocab)
         self.unet = self.make_unet()
         self.scheduler = DDIMScheduler(**SCHEDULE)
         self.pool: Pool | None = None  # what is trained on
         self.held_out: Pool | None = None  # what the score is measured on
-        self.folder = Path()  # the run's, where the pool lies
+        self.folder = Path()  # the run's folder, where the pool is stored
 
     def make_unet(self) -> UNet:
         if self.options.start is not None:
@@ -96,7 +100,7 @@ class UNetTask(Task):
 
     def open_unet(self, folder: str) -> UNet:
         """The U-Net to start from."""
-        unet = UNet.from_pretrained(trained("unet", folder), dtype=torch.float32)
+        unet = UNet.from_pretrained(trained_folder("unet", folder), dtype=torch.float32)
         width = self.frozen.text_encoder.config.hidden_size
         if unet.config.cross_attention_dim != width:
             raise ValueError(f"the U-Net in {folder} was trained with a text encoder of width "
@@ -111,11 +115,12 @@ class UNetTask(Task):
     # --- the pool ---------------------------------------------------------------------------------------------
 
     def prepare(self, folder: Path, samples: int) -> None:
+        """Called by the loop before the first step, or the first after a run was resumed."""
         self.folder = folder
-        self.pool_after(samples)  # now, so that encoding does not count as training time
+        self.pool_after(samples)  # now, so that the time for encoding is not counted as training time
 
     def pool_after(self, samples: int) -> Pool:
-        """The pool in use after so many training samples: each serves for `visits` visits to each of its scenes."""
+        """The pool in use after so many training samples; a pool is replaced after `visits` samples per scene."""
         number = samples // (self.options.pool_size * self.options.visits)
         if self.pool is None or self.pool.number != number:
             self.pool = None  # frees the old one's memory
@@ -127,7 +132,7 @@ class UNetTask(Task):
 
     @torch.no_grad()
     def encode(self, indices: range, seed: int, split: str) -> dict[str, Tensor]:
-        """Rows for these scenes: mean and std of their scaled latents, (4, 16, 16), and token_ids (77,)."""
+        """Rows of a pool for these scenes: mean and std of their scaled latents, (4, 16, 16), and token_ids, (77,)."""
         images, captions, _ = self.data.batch(indices, seed, split)
         return self.posterior(images) | {"token_ids": self.tokenizer(captions)}
 
@@ -138,54 +143,55 @@ class UNetTask(Task):
         return {"mean": (factor * posterior.mean).cpu(), "std": (factor * posterior.std).cpu()}
 
     def in_float32(self) -> torch.autocast:
-        """Compute in float32 even inside the loop's autocast."""
+        """A context that computes in float32, even inside the training loop's autocast."""
         return torch.autocast(self.unet.device.type, enabled=False)
 
     # --- the loss ---------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Tensor:
-        pool = self.pool_after(batch.indices[0] - batch.part.start)
+        pool = self.pool_after(batch.indices[0] - batch.part.start)  # the samples of all steps before this one
         chosen = (batch.draw(torch.rand) * len(pool)).long()
         return self.loss(pool, chosen, batch, self.options.caption_dropout)
 
     def loss(self, pool: Pool, chosen: Tensor, batch: Batch, caption_dropout: float) -> Tensor:
-        """The loss on chosen rows of a pool; all random numbers come from the batch."""
+        """The loss on the chosen rows of a pool."""
         device = self.unet.device
-        latents = self.latents(pool, batch, chosen)  # (B, 4, 16, 16)
+        latents = self.sample_latents(pool, batch, chosen)  # (B, 4, 16, 16)
         token_ids = pool.rows("token_ids", chosen, device)  # (B, 77)
         token_ids[batch.draw(torch.rand).to(device) < caption_dropout] = self.tokenizer([""]).to(device)
         with torch.no_grad():
             context = self.frozen.to(device).text_encoder(token_ids)  # (B, 77, width)
+        # from 0 to 999, spread more evenly over the batch than independent draws would be
         timesteps = (batch.draw_stratified() * self.scheduler.config.num_train_timesteps).long().to(device)
         noise = batch.draw(torch.randn, *latents.shape[1:]).to(device)
 
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         velocity = self.scheduler.get_velocity(latents, noise, timesteps)
-        predicted = self.unet(self.inputs(noisy, pool, batch, chosen), timesteps, context).float()
-        error = self.importance(pool, chosen) * (predicted - velocity).square()
-        return (self.weight(timesteps) * error.mean(dim=(1, 2, 3))).mean()
+        predicted = self.unet(self.unet_input(noisy, pool, batch, chosen), timesteps, context).float()
+        error = self.latent_weight(pool, chosen) * (predicted - velocity).square()
+        return (self.timestep_weight(timesteps) * error.mean(dim=(1, 2, 3))).mean()
 
-    def latents(self, pool: Pool, batch: Batch, chosen: Tensor, name: str = "") -> Tensor:
+    def sample_latents(self, pool: Pool, batch: Batch, chosen: Tensor, prefix: str = "") -> Tensor:
         """Latents drawn from the posteriors of the chosen scenes: different ones at each visit.
 
-        name: what the tensors' names begin with; "shown_" for the masked pictures of the inpainting task.
+        prefix: of the tensors' names; "shown_" for the masked pictures of the inpainting task.
         """
-        mean = pool.rows(name + "mean", chosen, self.unet.device)
-        std = pool.rows(name + "std", chosen, self.unet.device)
+        mean = pool.rows(prefix + "mean", chosen, self.unet.device)
+        std = pool.rows(prefix + "std", chosen, self.unet.device)
         return mean + std * batch.draw(torch.randn, *mean.shape[1:]).to(mean.device)
 
-    def inputs(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
+    def unet_input(self, noisy: Tensor, pool: Pool, batch: Batch, chosen: Tensor) -> Tensor:
         """The U-Net's input: the noisy latents. (The inpainting task adds channels.)"""
         return noisy
 
-    def importance(self, pool: Pool, chosen: Tensor) -> Tensor | float:
-        """How much each latent counts in the loss: here all the same. (The inpainting task overrides this.)"""
+    def latent_weight(self, pool: Pool, chosen: Tensor) -> Tensor | float:
+        """How much each latent number counts in the loss: here, all the same. (The inpainting task overrides this.)"""
         return 1.0
 
-    def weight(self, timesteps: Tensor) -> Tensor:
+    def timestep_weight(self, timesteps: Tensor) -> Tensor:
         """min(SNR, γ) / (SNR + 1): timesteps with little noise, which are easy and teach little, count less.
 
-        Up to γ this is ᾱ, and ᾱ·|v - v̂|² = |ε - ε̂|²: the usual loss of predicting the noise.
+        Where SNR = ᾱ/(1-ᾱ) is below γ, the weight is ᾱ, and ᾱ·|v - v̂|² = |ε - ε̂|²: the usual loss on the noise.
         """
         if self.options.min_snr is None:
             return torch.ones(len(timesteps), device=timesteps.device)
@@ -196,7 +202,7 @@ class UNetTask(Task):
     # --- how good it is ---------------------------------------------------------------------------------------
 
     def score(self, count: int = 512) -> tuple[str, float]:
-        """The loss on held-out scenes, always with the same noise and timesteps."""
+        """The loss on held-out scenes, which no run trains on, with the same noise and timesteps every time."""
         if self.held_out is None:
             with self.in_float32():
                 rows = encode_all(range(count), lambda indices: self.encode(indices, HELD_OUT, "heldout"))
@@ -205,7 +211,7 @@ class UNetTask(Task):
         return "held-out loss", float(self.loss(self.held_out, torch.arange(count), batch, caption_dropout=0.0))
 
     def pipeline(self) -> StableDiffusion:
-        """A pipeline of all five parts, to draw with."""
+        """A pipeline that draws with the U-Net as it is now."""
         vae, text_encoder = self.frozen.to(self.unet.device)
         return StableDiffusion(self.tokenizer, text_encoder, self.unet, vae, DDIMScheduler(**SCHEDULE))
 
@@ -224,7 +230,7 @@ class UNetTask(Task):
 
 
 def fingerprint(*networks: nn.Module, words: dict[str, int]) -> str:
-    """A short string that changes whenever a weight of the networks, or a word or its number in the vocabulary does."""
+    """A short string that changes whenever a weight of the networks or an entry of the vocabulary does."""
     digest = hashlib.sha256(repr(sorted(words.items())).encode())
     for network in networks:
         digest.update(save({name: weight.contiguous() for name, weight in network.state_dict().items()}))
@@ -232,7 +238,7 @@ def fingerprint(*networks: nn.Module, words: dict[str, int]) -> str:
 
 
 def initialise(unet: UNet) -> UNet:
-    """Set the last layer of every residual branch to zero: each starts as the identity and learns what to add."""
+    """Set the last layer of every residual branch, and of the U-Net, to zero: each block starts as the identity."""
     for module in unet.modules():
         if isinstance(module, ResidualBlock):
             nn.init.zeros_(module.conv2.weight)

@@ -11,10 +11,10 @@ from torch import Tensor
 from minisd.emoji.world import EmojiData
 from minisd.metrics import psnr
 from minisd.training.loop import Batch
-from minisd.training.task import HELD_OUT, Task, check_positive, grid, trained
+from minisd.training.task import HELD_OUT, Task, check_positive, grid, trained_folder
 from minisd.vae import VAE
 
-# Channels by resolution of the pictures; latents are 16 × 16 either way.
+# Channels at each level, by the resolution of the pictures; latents are 16 × 16 either way.
 LEVELS = {64: (24, 48, 96), 128: (16, 24, 48, 96)}
 
 
@@ -33,10 +33,10 @@ class Options:
 
 
 class VAETask(Task):
-    """Loss: |x - x̂| + ½ |∇x - ∇x̂| + a little KL, each averaged over all values. (Instead of the second term, Rombach
-    et al. 2022, appendix G, have a perceptual and an adversarial loss.)"""
+    """Loss: |x - x̂| + ½ |∇x - ∇x̂| + a little KL, each averaged over all values. (Rombach et al. 2022, appendix G, use a
+    perceptual and an adversarial loss instead of the second term.)"""
 
-    adamw = ("encoder.conv_in", "decoder.conv_out")
+    adamw_names = ("encoder.conv_in", "decoder.conv_out")
 
     def __init__(self, options: Options, data: EmojiData, seed: int = 0):
         super().__init__(seed)
@@ -48,7 +48,7 @@ class VAETask(Task):
                   "sample_size": self.options.resolution, "force_upcast": False}
         if self.options.start is None:
             return VAE(**wanted)
-        start = VAE.from_pretrained(trained("vae", self.options.start), torch.float32)
+        start = VAE.from_pretrained(trained_folder("vae", self.options.start), torch.float32)
         if start.config.block_out_channels == wanted["block_out_channels"]:
             return VAE.from_state_dict(wanted, start.state_dict()).requires_grad_(True).train()
         return grow(start, VAE(**wanted))
@@ -70,13 +70,13 @@ class VAETask(Task):
 
     @torch.no_grad()
     def reconstruct(self, count: int, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Pictures that were not trained on, and their reconstructions: both (count, 3, R, R) in [-1, 1]."""
+        """Pictures never trained on, and their reconstructions: both (count, 3, R, R) in [-1, 1]."""
         images, _, _ = self.data.batch(range(first, first + count), HELD_OUT, "heldout", self.options.resolution)
         images = images.to(self.vae.device)
         return images, self.vae.decode(self.vae.encode(images).mode()).float().clamp(-1, 1)
 
     def score(self, count: int = 64) -> tuple[str, float]:
-        """Peak signal-to-noise ratio on pictures not trained on, in dB, averaged over the pictures."""
+        """The mean peak signal-to-noise ratio of pictures never trained on, in dB."""
         parts = [psnr(*self.reconstruct(32, first)) for first in range(0, count, 32)]
         return "PSNR, dB", sum(parts) / len(parts)
 
@@ -102,10 +102,10 @@ class VAETask(Task):
 
 
 def grow(small: VAE, large: VAE) -> VAE:
-    """`large`, which has one more level on the outside, with the weights of `small` wherever they fit (Karras et al.
-    2018).
+    """Give `large`, which has one more level on the outside, the weights of `small` wherever they fit, and return it
+    (Karras et al. 2018, "Progressive Growing of GANs").
 
-    The encoder's levels are counted from the outside in, so each has a number one higher in the larger network.
+    The encoder's levels are numbered from the outside in, so each one's number is one higher in the larger network.
     """
     shifted = {re.sub(r"(?<=^encoder\.down_blocks\.)\d+", lambda number: str(int(number[0]) + 1), name): tensor
                for name, tensor in small.state_dict().items()}
@@ -118,11 +118,11 @@ def grow(small: VAE, large: VAE) -> VAE:
 
 @torch.no_grad()
 def standardise(vae: VAE, latents: Tensor) -> VAE:
-    """The same VAE, with latents whose channels all have mean 0 and the same standard deviation s, as diffusion needs.
+    """The same VAE with latents whose channels all have mean 0 and the same standard deviation s, as diffusion needs.
 
     Channel k of the latents becomes (z - mean_k)·s / std_k. `quant_conv`, the encoder's last layer, can do this, and
-    `post_quant_conv`, the decoder's first, can undo it, so reconstructions do not change. What remains is to divide all
-    channels by s: 1/s is the scaling factor.
+    `post_quant_conv`, the decoder's first, can undo it, so reconstructions do not change. All that remains is to divide
+    all channels by s: 1/s is the scaling factor.
 
     Args:
         latents: (N, 4, h, w), a sample of the VAE's latents.

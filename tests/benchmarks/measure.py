@@ -44,7 +44,7 @@ def seconds(ours: Callable, theirs: Callable, device: torch.device, turns: int =
             at_least: float = 10) -> tuple[float, float]:
     """Median times of the two, run alternately after one warm-up run each, for `turns` turns and `at_least` seconds.
 
-    On a machine that others use, too, five runs of a few milliseconds say little.
+    On a machine that is shared, five runs of a few milliseconds say little.
     """
     def timed(function) -> float:
         start = time.perf_counter()

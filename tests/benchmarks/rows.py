@@ -183,7 +183,7 @@ def training_rows(size, device, source) -> Iterator[Row]:
     """A step with our settings (autocast, fused AdamW) against one with PyTorch's defaults, batch 32.
 
     Then against a step of diffusers' `train_text_to_image.py`, which encodes pictures and captions every time;
-    `minisd train` encodes them once, beforehand.
+    `minisd train` encodes them once, in advance.
     """
     from diffusers import UNet2DConditionModel
 
@@ -223,7 +223,7 @@ def training_rows(size, device, source) -> Iterator[Row]:
         step(plain, lambda *_: theirs(latents, given[1], context).sample)
 
     times = seconds(our_step, their_step, device)
-    yield Row("training step, ours on latents encoded beforehand against encoding in each as diffusers' script does",
+    yield Row("training step, ours on latents encoded in advance against diffusers' script, which encodes each time",
               *times, "s", 0.75)
 
 

@@ -2,10 +2,12 @@
 
 import ast
 import contextlib
+import functools
 import importlib
 import re
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
@@ -114,6 +116,37 @@ def test_errors_in_an_answer_are_told_and_not_raised():
     assert verdict(lambda: "one", exercise) == "not yet. The answer should be of type int; yours is of type str."
     with pytest.raises(ValueError, match="needs at least one case"):
         verdict(lambda: 1, Exercise(lambda: 1, list))
+
+
+def test_an_answer_given_as_a_lambda_is_checked(capsys):
+    scope = {"check": check}
+    exec("exercise_0_2 = lambda seed, k: seed + k\ncheck(exercise_0_2)", scope)
+    exec("exercise_0_2 = lambda seed, k: ...\ncheck(exercise_0_2)", scope)
+    assert capsys.readouterr().out == "exercise 0.2: right!\nexercise 0.2: not attempted yet.\n"
+    with pytest.raises(ValueError, match="not <lambda>"):
+        check(lambda: 1)
+
+
+@pytest.mark.parametrize("value", [1j, 1 + 0j, np.array(1 + 2j), torch.tensor(1 + 2j), np.complex64(1)], ids=repr)
+def test_a_complex_number_with_the_right_real_part_is_not_right(value):
+    said = "not yet. The answer should be real; yours is complex."
+    assert verdict(lambda: value, Exercise(lambda: 1.0, lambda: [()])) == said
+    assert verdict(lambda: [value], Exercise(lambda: [1.0], lambda: [()])) != "right!"
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+def test_answers_that_cannot_be_told_in_words():
+    exercise = Exercise(lambda: 1, lambda: [()])
+    assert verdict(lambda: 10**5000, exercise).endswith("yours gives something of type int.")
+    assert verdict(lambda: Mute(), exercise).endswith("yours gives something of type Mute.")
+    assert verdict(lambda: (_ for _ in ()).throw(Mute()), exercise) == "not yet. It stopped with Mute"
+    assert verdict(functools.partial(print, end=""), exercise).startswith("not yet. It returns nothing")
 
 
 def test_not_a_number_is_right_where_it_is_asked_for():

@@ -109,6 +109,17 @@ def test_inpaint_with_nine_channels(tiny, image, mask, strength):
     torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
+def test_textual_inversion(tiny, latents, tmp_path):
+    """A word of two learnt embeddings, from the folder that diffusers saves."""
+    theirs = theirs_from(tiny["sd1"])
+    quietly(theirs.load_textual_inversion, torch.randn(2, 64, generator=seeded()), token="<cat-toy>")
+    quietly(theirs.save_pretrained, tmp_path)
+    ours, prompt = StableDiffusion.from_pretrained(tmp_path), "a 3d render of a <cat-toy> on a background"
+    expected = draw(theirs, prompt, latents=latents, **SHARED)
+    actual = ours.text_to_image(prompt, latents=latents, output="pt", progress=False, **SHARED)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
+
+
 def test_sd2_with_v_prediction(tiny, latents):
     ours, theirs = StableDiffusion.from_pretrained(tiny["sd2"]), theirs_from(tiny["sd2"])
     assert ours.scheduler.config.prediction_type == "v_prediction"

@@ -1,6 +1,7 @@
 """The eight samplers against those of diffusers: tables, single steps, whole runs, and inside its pipelines."""
 
 import inspect
+import json
 from functools import cache
 
 import diffusers
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisd import schedulers
+from tests.tiny import quietly
 
 NAMES = schedulers.__all__
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
@@ -268,3 +270,34 @@ def test_diffusers_pipelines_can_correct_an_outdated_config():
         assert scheduler.config.steps_offset == 1
         assert scheduler.config.clip_sample is False
     torch.testing.assert_close(*images, rtol=0, atol=RTOL)
+
+
+# --- configs of samplers that minisd lacks ------------------------------------------------------------------------
+
+PUBLISHED = [*NAMES, "DDIMInverseScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler",
+             "DEISMultistepScheduler", "DPMSolverMultistepInverseScheduler", "DPMSolverSinglestepScheduler",
+             "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "RePaintScheduler",
+             "TCDScheduler", "UniPCMultistepScheduler"]
+# What those add that diffusers makes only beside further libraries.
+SA_SOLVER = {"predictor_order": 2, "corrector_order": 2, "tau_func": None, "algorithm_type": "data_prediction"}
+SDE = {"noise_sampler_seed": None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_of_every_sampler(name):
+    """From any published config, a sampler takes what diffusers' of the same name takes, and keeps the rest."""
+    for other in PUBLISHED:
+        config = json.loads(quietly(getattr(diffusers, other)).to_json_string())
+        if config.get("algorithm_type") == "deis":
+            config["final_sigmas_type"] = "sigma_min"  # else diffusers' own DPM-Solver cannot follow
+        ours, theirs = (getattr(library, name).from_config(config) for library in (schedulers, diffusers))
+        assert {field for field in config if field[0] != "_"} <= ours.config.keys()
+        differing = {field for field in ours.DEFAULTS if ours.config[field] != theirs.config[field]}
+        assert not differing, other
+        for scheduler in (ours, theirs):
+            scheduler.set_timesteps(7)
+        torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=RTOL, atol=0)
+        torch.testing.assert_close(ours.timesteps, theirs.timesteps, rtol=RTOL, atol=0, check_dtype=False)
+    for fields in (SA_SOLVER, SDE):
+        ours = getattr(schedulers, name).from_config(SD | fields)
+        assert fields.keys() <= ours.config.keys()

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from minisd import StableDiffusion, UNet, single_file
+from minisd import DDIMScheduler, StableDiffusion, UNet, single_file
+from minisd.cli import main
 from tests.parity.test_full_size import UNETS as FULL_UNETS
 from tests.parity.test_full_size import VAE_CONFIG, their_network
 from tests.tiny import CAPTIONS, quietly
@@ -121,6 +122,7 @@ def small_vocabulary(monkeypatch, folder):
     monkeypatch.setattr(checkpoint.Tokenizer, "from_pretrained", lambda path: folder.tokenizer)
 
 
+@pytest.mark.filterwarnings("ignore:.* does not say what its U-Net predicts")
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_every_tensor_arrives_and_the_picture_is_the_same(folder, small_vocabulary, tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
@@ -151,24 +153,63 @@ def test_averaged_weights_are_preferred(tiny, monkeypatch, tmp_path):
     assert config["layers_per_block"] == 2
 
 
-@pytest.mark.parametrize(("suffix", "step", "predicts", "side"), [
-    (".safetensors", None, "v_prediction", 96), (".ckpt", 110000, "v_prediction", 96),
-    (".ckpt", 875000, "epsilon", 64)])
-def test_what_an_sd2_file_predicts(tiny, monkeypatch, tmp_path, suffix, step, predicts, side):
-    """diffusers' rule: v and 768 pixels, unless the file names the step at which SD 2 base was published."""
+@pytest.fixture
+def written(tiny, monkeypatch, tmp_path):
+    """written(kind, suffix, step, notes, more tensors) → a single file of a tiny checkpoint."""
     from minisd import checkpoint
 
-    folder = StableDiffusion.from_pretrained(tiny["sd2"])
-    monkeypatch.setattr(checkpoint.Tokenizer, "from_pretrained", lambda path: folder.tokenizer)
-    path = tmp_path / f"model{suffix}"
-    if suffix == ".ckpt":
-        torch.save({"state_dict": original(folder), "global_step": step}, path)
-    else:
-        save_file(original(folder), path)
-    ours = StableDiffusion.from_pretrained(path)
-    assert ours.scheduler.config.prediction_type == predicts
-    assert ours.unet.config.sample_size == side
-    assert ours.tokenizer.pad_id == 0
+    def write(kind="sd2", suffix=".safetensors", step=None, notes=None, more=()):
+        folder = StableDiffusion.from_pretrained(tiny[kind])
+        monkeypatch.setattr(checkpoint.Tokenizer, "from_pretrained", lambda path: folder.tokenizer)
+        path, weights = tmp_path / f"model{suffix}", original(folder) | {name: torch.zeros(()) for name in more}
+        if suffix == ".ckpt":
+            torch.save({"state_dict": weights, "global_step": step}, path)
+        else:
+            save_file(weights, path, notes)
+        return path
+
+    return write
+
+
+def assert_predicts(sd: StableDiffusion, predicts: str, side: int) -> None:
+    assert (sd.scheduler.config.prediction_type, sd.unet.config.sample_size) == (predicts, side)
+
+
+@pytest.mark.parametrize(("suffix", "step"), [(".safetensors", None), (".ckpt", 110000)])
+def test_an_sd2_file_that_does_not_say_what_it_predicts(written, capsys, suffix, step):
+    """diffusers' rule: v and 768 pixels; but with a warning, whose advice is right."""
+    path = written(suffix=suffix, step=step)
+    with pytest.warns(UserWarning, match="does not say what its U-Net predicts") as caught:
+        assert_predicts(StableDiffusion.from_pretrained(path), "v_prediction", 96)
+    advice = f'StableDiffusion.from_pretrained({str(path)!r}, prediction_type="epsilon")'
+    assert (advice in str(caught[0].message), caught[0].filename) == (True, __file__)
+    sd = eval(advice)
+    assert_predicts(sd, "epsilon", 64)
+    assert sd.tokenizer.pad_id == 0
+    assert_predicts(StableDiffusion.from_pretrained(path, prediction_type="v_prediction"), "v_prediction", 96)
+    assert_predicts(StableDiffusion.from_pretrained(path, scheduler=DDIMScheduler()), "epsilon", 64)
+    assert main(["info", str(path), "--prediction-type", "epsilon"]) == 0
+    assert "predicts epsilon\n  pictures 512×512" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("file", "predicts", "side"), [
+    ({"suffix": ".ckpt", "step": 875000}, "epsilon", 64),  # that of SD 2 base
+    ({"notes": {"modelspec.prediction_type": "epsilon"}}, "epsilon", 64),
+    ({"notes": {"modelspec.prediction_type": "v"}}, "v_prediction", 96),
+    ({"notes": {"modelspec.prediction_type": "epsilon", "modelspec.resolution": "640x640"}}, "epsilon", 80),
+    ({"notes": {"modelspec.resolution": "512x512"}}, "epsilon", 64),
+    ({"notes": {"modelspec.resolution": "768x768"}}, "v_prediction", 96),
+    ({"notes": {"modelspec.prediction_type": "v", "modelspec.resolution": "768x512"}}, "v_prediction", 96),
+    ({"more": ["v_pred"]}, "v_prediction", 96), ({"more": ["v_pred"], "suffix": ".ckpt"}, "v_prediction", 96),
+    ({"more": ["v_pred"], "notes": {"modelspec.resolution": "512x512"}}, "v_prediction", 64),
+    ({"kind": "sd1", "more": ["v_pred"]}, "v_prediction", 64), ({"kind": "sd1"}, "epsilon", 64),
+    ({"kind": "sd1-inpaint", "notes": {"modelspec.prediction_type": "v"}}, "v_prediction", 64)])
+def test_files_that_say_what_they_predict(written, file, predicts, side):
+    path = written(**file)
+    assert_predicts(StableDiffusion.from_pretrained(path), predicts, side)
+    asked = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[predicts]  # what the caller says counts for more
+    sizes = {"epsilon": 64, "v_prediction": 64 if "kind" in file else 96}
+    assert_predicts(StableDiffusion.from_pretrained(path, prediction_type=asked), asked, sizes[asked])
 
 
 def test_a_file_with_what_its_trainer_left_in_it(tiny, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from minisd.emoji.contrary import contrary
 from minisd.emoji.figures import Bench, Figure
 from tests.oracle import KnownData, Knows, Oracle
 
-COUNT = 10  # three in ten of which are errors, where there are
+COUNT = 10  # prompts per figure; tests of errors make three of them wrong
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def test_seam_and_error_of_known_pictures():
 
 def test_inpainting_is_compared_with_blending(data):
     class Fills(Oracle):
-        """Off by so much in the hole, and in the known part."""
+        """A pipeline that is off by these amounts in the hole and in the known part."""
 
         def __init__(self, data, hole, known):
             super().__init__(data)
@@ -285,7 +285,7 @@ def test_the_report_is_written(data, tmp_path, monkeypatch):
     assert [row["name"] for row in rows] == [figure.name for figure in found]
     words = (tmp_path / "new/figures.md").read_text()
     assert "| one thing: thing | 100.0 % | 100.0 / 100.0 | 100.0 % | ≥ 98 % | yes |" in words
-    assert "2 prompts a figure" in words
+    assert "2 prompts per figure" in words
 
     with (tmp_path / "new/settings.csv").open() as file:
         rows = list(csv.DictReader(file))

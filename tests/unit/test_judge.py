@@ -86,8 +86,8 @@ def test_labels_are_the_scenes(data):
     assert [config.patterns[i] for i in pattern] == ["plain", "dotted"]
 
 
-def test_pictures_are_spoilt_but_little_and_the_same_each_time(data):
-    """The largest shift is undone for each; what is left of the difference is blur, stains and noise."""
+def test_pictures_are_degraded_only_a_little_and_the_same_each_time(data):
+    """The shift is undone by trying all of them; what is left of the difference is blur, stains and noise."""
     images, _, _ = data.batch(range(16), 0)
     spoilt = augment(images, batch_of(16))
     assert spoilt.shape == images.shape

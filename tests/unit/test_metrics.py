@@ -101,7 +101,7 @@ def test_classifier_saves_and_opens(tmp_path):
 
 @pytest.mark.slow
 def test_evaluate_writes_a_table_and_a_picture(data, tmp_path, monkeypatch, capsys):
-    """A shortened run with the mini model's parts but an untrained U-Net: all numbers are there, if bad ones."""
+    """A shortened run with the mini model's parts but an untrained U-Net: all numbers are there, though bad."""
     torch.manual_seed(0)
     sd = StableDiffusion.from_pretrained("mini")
     for parameter in sd.unet.parameters():

@@ -150,6 +150,7 @@ def test_numbers_of_numpy_are_numbers(sd):
 # --- guidance and the number of calls -------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:guidance_scale=0:UserWarning")
 @pytest.mark.parametrize(("guidance", "batch"), [(1, 3), (1.0, 3), (7.5, 6), (0, 6)])
 def test_guidance_is_one_call_of_twice_the_batch_and_1_is_none(sd, calls, guidance, batch):
     sd.text_to_image(CAPTIONS[0], num_images=3, guidance_scale=guidance, **QUICK)
@@ -170,6 +171,22 @@ def test_strength_is_the_part_of_the_steps_that_is_run(sd, calls, image, strengt
     assert len(calls) == steps
 
 
+@pytest.mark.parametrize(("scale", "share"), [(0, "0%"), (0.25, "25%")])
+def test_guidance_below_1_warns(sd, inpainter, image, mask, scale, share):
+    """In all three jobs and in the loop by hand, once, at the caller's line."""
+    settings = {"guidance_scale": scale, "num_inference_steps": 2, "output": "latent", "progress": False}
+    for draw in (lambda: sd.text_to_image(CAPTIONS[0], **settings),
+                 lambda: sd.image_to_image(CAPTIONS[0], image, **settings),
+                 lambda: sd.inpaint(CAPTIONS[0], image, mask, **settings),
+                 lambda: inpainter.inpaint(CAPTIONS[0], image, mask, **settings),
+                 lambda: list(sd.denoise(*begin(sd, guidance=scale)))):
+        with pytest.warns(UserWarning, match=rf"^guidance_scale={scale}: the prompt counts for {share} only, .*1 is no "
+                                             r"guidance: the prompt alone") as caught:
+            draw()
+        assert [one.filename for one in caught] == [__file__]
+
+
+@pytest.mark.filterwarnings("ignore:guidance_scale=0:UserWarning")
 def test_guidance_is_linear_from_negative_to_positive(exact):
     """One step of a linear sampler: latents(scale) = latents(negative) + scale · (positive − negative)."""
     def latents(scale, prompt=CAPTIONS[0], negative=CAPTIONS[1]):

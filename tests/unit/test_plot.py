@@ -15,7 +15,7 @@ from minisd import plot
 
 @pytest.fixture(autouse=True)
 def whatever_environment_is_active(monkeypatch):
-    """IPython warns where another virtual environment is active than that of the tests."""
+    """IPython warns if the active virtual environment is not that of the tests."""
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
 
 

@@ -46,7 +46,7 @@ def test_grounds_of_a_known_pattern_are_read(real, spoil):
 
 
 def test_patterns_are_told_from_plain_grounds_and_gradients(real):
-    """Wrong at times: dots that hardly come near the frame, and a red square that fills it."""
+    """It is wrong for a few: dots that hardly come near the frame, and a red square that fills it."""
     right = []
     for picture, scene in real:
         ground = reading.read_ground(picture)
@@ -56,7 +56,7 @@ def test_patterns_are_told_from_plain_grounds_and_gradients(real):
 
 
 def test_things_at_the_edge_and_patterns_do_not_deceive(data):
-    """Where the median of the border does not know."""
+    """Where the median of the border would be wrong."""
     striped = data.draw(replace(APPLE, pattern="striped", background="white", second="black", period=24))
     assert reading.read_ground(striped) == Ground("patterned", ("white", "black"))
     picture = data.draw(Scene("panda", background="cyan", size="large"))

@@ -292,7 +292,7 @@ def pndm_loop(x, alpha_bars):
 
 
 def dpm_loop(x, alpha_bars):
-    """2M, with a first step of order 1 and, for few steps, such a last one."""
+    """2M, with a first step of order 1 and, if there are few steps, a last one of order 1, too."""
     sigmas, known = ((1 - alpha_bars) / alpha_bars).sqrt().double(), []
     for i, alpha_bar in enumerate(alpha_bars[:-1]):
         known = [*known, clean(x, vp_network(x), alpha_bar)][-2:]
@@ -322,7 +322,7 @@ def test_ddim_with_all_its_noise_is_ddpm():
     torch.testing.assert_close(wider, (1 - now / then).sqrt() * noise)
 
 
-# --- the ways to write x ------------------------------------------------------------------------------------------
+# --- parameterisations of x ---------------------------------------------------------------------------------------
 
 FLOW = Mixture(lambda t: (1 - t, t))  # x = (1 - t)·x0 + t·ε, which no sampler here has yet
 
@@ -393,7 +393,7 @@ def test_ddim_eta():
         scheduler.step(x, t, x, eta=2)
 
 
-# --- the way through the timesteps --------------------------------------------------------------------------------
+# --- going through the timesteps ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("cls", DETERMINISTIC)
 def test_nothing_is_left_of_an_earlier_run(cls):
@@ -427,7 +427,7 @@ def test_a_loop_never_looks_at_a_timestep_on_another_device(cls):
 
 @pytest.mark.parametrize("cls", [HeunDiscreteScheduler, PNDMScheduler])
 def test_of_two_equal_timesteps_a_run_begins_at_the_second(cls):
-    """The first belongs to the step before. Nobody says here where the run begins, so that t must be looked up."""
+    """The first belongs to the step before. Nothing says where the run begins, so t must be looked up."""
     scheduler = cls.from_config(SD)
     scheduler.set_timesteps(10)
     once, twice = scheduler.timesteps[0], scheduler.timesteps[1]
@@ -551,7 +551,7 @@ def test_samplers_can_be_swapped(cls, other):
 
 @pytest.mark.parametrize(("config", "message"), [
     ({"betas_start": 0.1}, "unknown field 'betas_start'"),
-    ({"skip_prk_steps": True}, "another sampler's, for which from_config would keep it"),
+    ({"skip_prk_steps": True}, "belongs to another sampler, and from_config would keep it"),
     ({"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid' is not supported; it must be 'linear' or"),
     ({"prediction_type": "flow_prediction"}, "prediction_type='flow_prediction'"),
     ({"timestep_spacing": "even"}, "timestep_spacing='even'"),
@@ -578,11 +578,26 @@ def test_more_bad_configs(tmp_path):
         _ = DDIMScheduler().config.eta
 
 
-def test_what_is_another_samplers_is_kept_but_cannot_be_changed():
-    scheduler = DDIMScheduler.from_config({"skip_prk_steps": True})
-    assert scheduler.config.skip_prk_steps is True
-    with pytest.raises(ValueError, match="unknown field 'skip_prk_steps'"):
-        DDIMScheduler.from_config(scheduler.config, skip_prk_steps=False)
+def test_what_is_another_samplers_is_kept():
+    scheduler = DDIMScheduler.from_config({"skip_prk_steps": True, "solver_p": None, "tensor_format": "pt"})
+    assert (scheduler.config.skip_prk_steps, scheduler.config.tensor_format) == (True, "pt")
+    with pytest.warns(UserWarning, match="DDIMScheduler has no skip_prk_steps: kept for another") as caught:
+        scheduler = DDIMScheduler.from_config(scheduler.config, skip_prk_steps=False, beta_end=0.012)
+    assert caught[0].filename == __file__
+    assert PNDMScheduler.from_config(scheduler.config).config.skip_prk_steps is False
+    with pytest.raises(ValueError, match="unknown field 'skip_steps'"):
+        DDIMScheduler.from_config(scheduler.config, skip_steps=False)
+
+
+def test_what_prediction_type_was_called_in_2022():
+    for said, expected in (({"predict_epsilon": True}, "epsilon"), ({"predict_epsilon": False}, "sample"),
+                           ({"predict_epsilon": True, "prediction_type": "v_prediction"}, "v_prediction"),
+                           ({"predict_epsilon": False, "prediction_type": "sample"}, "sample")):
+        scheduler = DDPMScheduler.from_config({"timestep_values": None, **said})
+        assert scheduler.config.prediction_type == expected
+        assert DDIMScheduler.from_config(scheduler.config).config.prediction_type == expected
+    with pytest.raises(ValueError, match="predict_epsilon=False and prediction_type='epsilon', which contradict"):
+        DDPMScheduler.from_config({"predict_epsilon": False, "prediction_type": "epsilon"})
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -624,7 +639,7 @@ def test_beginnings_that_make_no_sense():
     with pytest.raises(ValueError, match="cannot begin in the middle"):
         pndm.step(x, pndm.timesteps[5], x)
     solver = DPMSolverMultistepScheduler.from_config(SD)
-    with pytest.raises(ValueError, match="two are alike"):
+    with pytest.raises(ValueError, match="two are equal"):
         solver.set_timesteps(1000)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +95,33 @@ def test_decode(clip):
 def test_words_come_back(clip, words):
     text = clip.decode(clip.encode(" ".join(words)))
     assert clip.encode(text) == clip.encode(" ".join(words))
+
+
+# --- long words -----------------------------------------------------------------------------------------------
+
+
+def merge_plainly(word: str, tokenizer: Tokenizer) -> list[str]:
+    """BPE as in its paper: look through the whole word for every merge."""
+    symbols = to_symbols(word)
+    while known := [pair for pair in pairwise(symbols) if pair in tokenizer.rank]:
+        symbols = merge(symbols, min(known, key=tokenizer.rank.__getitem__))
+    return list(symbols)
+
+
+@given(st.text(st.sampled_from("aabcdeinorst"), min_size=1, max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_merging_equals_plain_merging(clip, word):
+    assert clip.tokenize(word) == merge_plainly(word, clip)
+
+
+@pytest.mark.parametrize("word", ["".join(random.Random(0).choices("abcdefghij", k=100_000)), "a" * 100_000,
+                                  "a" + "\u0301\u0323" * 50_000], ids=["letters", "one-letter", "marks"])
+def test_a_word_of_100_000_letters(clip, word):
+    """Plain merging and Python's sorting of marks would take minutes to hours."""
+    start = time.process_time()
+    with pytest.warns(UserWarning, match="tokens and only 75 fit"):
+        clip(word)
+    assert time.process_time() - start < 20
 
 
 # --- learning -------------------------------------------------------------------------------------------------
@@ -254,6 +282,29 @@ def test_tokenizer_json_of_other_types(tmp_path, model):
 def test_padding_tokens_that_are_no_words(folder, token):
     (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": token}))
     with pytest.raises(ValueError, match=r"special_tokens_map.json: pad_token .* is not in the vocabulary"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_added_tokens_are_not_left_behind(small, folder):
+    """Those of an older tokenizer go with it."""
+    (folder / "added_tokens.json").write_text(json.dumps({"<cat-toy>": 560}))
+    assert Tokenizer.from_pretrained(folder).encode("<cat-toy>") == [560]
+    small.save_pretrained(folder)
+    assert Tokenizer.from_pretrained(folder).vocab == small.vocab
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("added_tokens.json", {"<cat-toy>": 563}, "tokenizer: the added token '<cat-toy>' has the id 563; it must be 560"),
+    ("added_tokens.json", {"a": 3}, "'a' has the id 3; it must be 64"),
+    ("added_tokens.json", {"<cat-toy>": -1}, "added_tokens.json: '<cat-toy>' with the id -1 is no added token"),
+    ("added_tokens.json", {"": 560}, "added_tokens.json: '' with the id 560 is no added token"),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"560": {"content": 3}}}, "with the id '560' is no added token"),
+    ("tokenizer_config.json", {"added_tokens_decoder": []}, "the added tokens in .* are damaged"),
+    ("tokenizer.json", {"added_tokens": [3]}, "the added tokens in .* are damaged"),
+])
+def test_damaged_added_tokens(folder, name, content, message):
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
         Tokenizer.from_pretrained(folder)
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def torchrun(what: str, folder: Path) -> subprocess.Popen:
-    """A function below in two processes, one thread each; what they say goes into folder/said."""
+    """Run a function of this file in two processes of one thread each; their output goes into folder/said."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__,
               what, str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -145,7 +145,7 @@ def test_inputs_are_of_the_chosen_scenes(make):
     pool = task.pool
     pool.tensors["shown_std"].zero_()
     chosen, noisy = torch.tensor([3, 1, 3, 15, 0]), torch.randn(5, 4, 16, 16)
-    inputs = task.inputs(noisy, pool, batch, chosen)
+    inputs = task.unet_input(noisy, pool, batch, chosen)
     assert torch.equal(inputs[:, :4], noisy)
     assert torch.equal(inputs[:, 4:5], pool.tensors["mask"][chosen].float())
     assert torch.equal(inputs[:, 5:], pool.tensors["shown_mean"][chosen].float())
@@ -155,18 +155,18 @@ def test_known_parts_count_more(make):
     mask = torch.ones(2, 1, 16, 16)
     mask[0, :, :4] = 0  # a quarter of the first picture is known
     pool = Pool(0, {"mask": mask})
-    weight = make(known_weight=3.0).importance(pool, torch.tensor([0, 1]))
+    weight = make(known_weight=3.0).latent_weight(pool, torch.tensor([0, 1]))
     torch.testing.assert_close(weight.mean(dim=(1, 2, 3)), torch.ones(2))  # no picture counts more than another
     assert weight[0, 0, 0, 0] / weight[0, 0, 15, 0] == pytest.approx(4)
     assert (weight[1] == 1).all()
-    assert (make(known_weight=0.0).importance(pool, torch.tensor([0, 1])) == 1).all()
+    assert (make(known_weight=0.0).latent_weight(pool, torch.tensor([0, 1])) == 1).all()
 
 
-def test_loss_counts_by_importance(make, monkeypatch):
+def test_loss_counts_by_latent_weight(make, monkeypatch):
     task = make(min_snr=None)
 
-    def loss(importance) -> float:
-        monkeypatch.setattr(task, "importance", importance)
+    def loss(latent_weight) -> float:
+        monkeypatch.setattr(task, "latent_weight", latent_weight)
         with torch.no_grad():
             return task(make_batch(settings(), 0)).item()
 

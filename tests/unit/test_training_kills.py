@@ -1,4 +1,4 @@
-"""A run that is killed (SIGKILL) at any moment goes on from its last save, as if nothing had been."""
+"""A run that is killed (SIGKILL) at any moment resumes from its last save as if nothing had happened."""
 
 import random
 import time

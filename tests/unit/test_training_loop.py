@@ -94,7 +94,7 @@ def test_muon_has_the_matrices_and_adamw_the_rest(tmp_path):
     toy = Toy()
     toy.kernel, toy.embedding = nn.Conv2d(2, 3, 3), nn.Embedding(5, 2)
     toy.frozen = nn.Linear(2, 2).requires_grad_(False)
-    toy.adamw, toy.rates = ("embed",), {"linear.bias": 2.0, "kernel.bias": 3.0, "linear.weight": 9.0}
+    toy.adamw_names, toy.rates = ("embed",), {"linear.bias": 2.0, "kernel.bias": 3.0, "linear.weight": 9.0}
     muon, adamw = loop.make_optimizers(toy, settings(muon_rate=0.1, weight_decay=0.3), torch.bfloat16)
     (group,) = muon.param_groups
     assert [id(p) for p in group["params"]] == [id(toy.linear.weight), id(toy.kernel.weight)]
@@ -102,7 +102,7 @@ def test_muon_has_the_matrices_and_adamw_the_rest(tmp_path):
     found = {group["lr"]: [id(p) for p in group["params"]] for group in adamw.param_groups}
     assert found == {1e-3: [id(toy.embedding.weight)], 2e-3: [id(toy.linear.bias)], 3e-3: [id(toy.kernel.bias)]}
     assert {(group["weight_decay"], group["betas"]) for group in adamw.param_groups} == {(0.3, (0.9, 0.99))}
-    toy.adamw = ("",)  # is in every name
+    toy.adamw_names = ("",)  # is in every name
     assert [type(one) for one in loop.make_optimizers(toy, settings(), torch.float32)] == [torch.optim.AdamW]
 
 
@@ -128,7 +128,7 @@ def test_gradients_are_clipped_and_logged_as_they_were(tmp_path, monkeypatch):
 
 def test_average_is_that_of_the_weights(tmp_path):
     run, expected = Run(Toy(), settings(ema=0.3), tmp_path), Toy().linear.weight.detach()
-    run.begin(resume=False)
+    run.start(resume=False)
     for step in range(12):
         run.take_step(0.0)
         decay = min(0.3, (1 + step) / (10 + step))  # at first, the average must forget where it began
@@ -199,7 +199,7 @@ def test_bfloat16_where_it_is_fast_or_wanted(tmp_path, monkeypatch, bf16, fast, 
             return super().forward(batch)
 
     run = Run(Watched(), settings(bf16=bf16), tmp_path)
-    run.begin(resume=False)
+    run.start(resume=False)
     run.take_step(0.0)
     assert seen == [(expected, expected)]
     assert run.optimizers[0].dtype == (torch.bfloat16 if expected else torch.float32)
@@ -213,7 +213,7 @@ def test_a_signal_lets_the_step_end_and_says_how_to_go_on(tmp_path, capsys, numb
     before = signal.getsignal(number)
     train(Toy(signal_at=3, signal_number=number), settings(), tmp_path, quiet=True)
     said = capsys.readouterr().out
-    assert f"stopped after step 4; {tmp_path / 'state.pt'} holds it: go on with --resume" in said
+    assert f"stopped after step 4; saved in {tmp_path / 'state.pt'}: continue with --resume" in said
     assert state(tmp_path)["step"] == 4
     assert signal.getsignal(number) is before
 
@@ -241,7 +241,7 @@ def test_a_finished_run_does_not_say_that_it_was_stopped(tmp_path, capsys):
 
 
 def test_infinite_loss_keeps_the_last_good_state(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is inf .* step 10; the last good state is .*state\.pt"):
+    with pytest.raises(FloatingPointError, match=r"the loss is inf .* step 10; the last saved state is .*state\.pt"):
         train(Toy(explode_at=10), settings(), tmp_path, save_every=0, quiet=True)
     saved = state(tmp_path)
     assert saved["step"] == 10
@@ -253,7 +253,7 @@ def test_infinite_gradient_is_no_better_than_an_infinite_loss(tmp_path):
         def forward(self, batch):
             return (0 * self.linear.weight).sum().sqrt()  # 0, with an infinite slope
 
-    with pytest.raises(FloatingPointError, match="norm nan in step 0; the last good state is the beginning"):
+    with pytest.raises(FloatingPointError, match="norm nan in step 0; nothing was saved yet"):
         train(Edge(), settings(), tmp_path, quiet=True)
 
 

@@ -70,9 +70,9 @@ def test_wrong_resumes_are_refused(tmp_path):
     train(Toy(), settings(), tmp_path, quiet=True)
     with pytest.raises(FileExistsError, match="--resume"):
         train(Toy(), settings(), tmp_path, quiet=True)
-    with pytest.raises(ValueError, match="config width=4, this run has width=6"):
+    with pytest.raises(ValueError, match="config width=4, but this run has width=6"):
         train(Toy(width=6), settings(), tmp_path, resume=True, quiet=True)
-    with pytest.raises(ValueError, match="setting batch_size=8, this run has batch_size=16"):
+    with pytest.raises(ValueError, match="setting batch_size=8, but this run has batch_size=16"):
         train(Toy(), settings(batch_size=16), tmp_path, resume=True, quiet=True)
     assert len(log(tmp_path)) == 20  # none of them has touched the log
 
@@ -107,13 +107,13 @@ def test_junk_is_named(stopped):
 @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {"config": {}, "settings": {}}])
 def test_another_file_of_torch_is_no_state(tmp_path, content):
     torch.save(content, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"state\.pt is no checkpoint of a training run"):
+    with pytest.raises(ValueError, match=r"state\.pt is not the state of a training run"):
         train(Toy(), settings(), tmp_path, resume=True, quiet=True)
 
 
 def test_a_state_that_may_not_be_read_is_no_damaged_one(stopped, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(PermissionError, match=r"state\.pt may not be read by you"):
+    with pytest.raises(PermissionError, match=r"no permission to read .*state\.pt"):
         files.read(stopped / "state.pt")
 
 
@@ -156,7 +156,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path):
     first = start(train_toy, tmp_path, steps=10**6)
     wait_for((tmp_path / "state.pt").exists)
     for resume in (False, True):
-        with pytest.raises(FileExistsError, match=f"another run is training in {tmp_path} at this moment; stop it"):
+        with pytest.raises(FileExistsError, match=f"another run is training in {tmp_path} right now; stop it"):
             train(Toy(), settings(), tmp_path, resume=resume, quiet=True)
     first.kill()
     first.join()

@@ -41,7 +41,7 @@ def make(parts, world, tmp_path):
 
 
 class Spy(nn.Module):
-    """Takes the place of a network: keeps what it is called with, and answers with a function of that."""
+    """Takes the place of a network: records what it is called with, and answers with a function of it."""
 
     def __init__(self, like: nn.Module, answer):
         super().__init__()
@@ -120,7 +120,7 @@ def test_each_visit_draws_other_latents_from_the_posterior(make):
     task, chosen = make(), torch.zeros(64, dtype=torch.long)
     one, two = batches(2, size=64)
     pool = task.pool
-    first, second = task.latents(pool, one, chosen), task.latents(pool, two, chosen)
+    first, second = task.sample_latents(pool, one, chosen), task.sample_latents(pool, two, chosen)
     assert not torch.equal(first, second)
     mean, std = (pool.rows(name, chosen[:1], torch.device("cpu")) for name in ("mean", "std"))
     noise = (torch.cat([first, second]) - mean) / std
@@ -129,13 +129,13 @@ def test_each_visit_draws_other_latents_from_the_posterior(make):
 
 
 def test_all_scenes_of_the_pool_are_chosen(make, monkeypatch):
-    seen, latents = [], UNetTask.latents
+    seen, sample_latents = [], UNetTask.sample_latents
 
     def spy(self, pool, batch, chosen):
         seen.append(chosen)
-        return latents(self, pool, batch, chosen)
+        return sample_latents(self, pool, batch, chosen)
 
-    monkeypatch.setattr(UNetTask, "latents", spy)
+    monkeypatch.setattr(UNetTask, "sample_latents", spy)
     task = make(visits=1000)
     for batch in batches(4, size=32):
         task(batch)
@@ -195,7 +195,7 @@ def test_times_are_spread_evenly(make):
 
 
 def perfect(task: UNetTask, x0: float, error: float = 0.0) -> Pool:
-    """Gives the task a U-Net that knows that all latents are x0, but for an error; returns the pool of such latents."""
+    """Gives the task a U-Net that knows that all latents are x0, up to an error; returns the pool of such latents."""
     def answer(noisy, timesteps, context):
         alpha = task.scheduler.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - alpha**2).sqrt()
@@ -218,7 +218,7 @@ def test_loss_is_weighted_by_the_signal_to_noise_ratio(make):
     task, (batch,) = make(), batches(1)
     loss = task.loss(perfect(task, 0.75, error=0.2), torch.arange(8), batch, 0.1)
     times = task.unet.calls[-1][1]
-    assert loss.item() == pytest.approx(0.04 * task.weight(times).mean().item(), rel=1e-3)
+    assert loss.item() == pytest.approx(0.04 * task.timestep_weight(times).mean().item(), rel=1e-3)
 
 
 def test_min_snr_weight_is_the_formula(make):
@@ -226,9 +226,9 @@ def test_min_snr_weight_is_the_formula(make):
     alphas = make().scheduler.alphas_cumprod[t]
     snr = alphas / (1 - alphas)
     assert snr[0] > 5 > snr[1]
-    torch.testing.assert_close(make().weight(t), torch.stack([5 / (snr[0] + 1), *(snr[1:] / (snr[1:] + 1))]))
-    torch.testing.assert_close(make(min_snr=2.0).weight(t)[0], 2 / (snr[0] + 1))
-    assert make(min_snr=None).weight(t).tolist() == [1, 1, 1]
+    torch.testing.assert_close(make().timestep_weight(t), torch.stack([5 / (snr[0] + 1), *(snr[1:] / (snr[1:] + 1))]))
+    torch.testing.assert_close(make(min_snr=2.0).timestep_weight(t)[0], 2 / (snr[0] + 1))
+    assert make(min_snr=None).timestep_weight(t).tolist() == [1, 1, 1]
 
 
 def test_score_is_the_loss_on_held_out_scenes(make, monkeypatch):
@@ -295,7 +295,7 @@ def test_a_run_with_another_vae_is_not_resumed(make, parts, tmp_path, monkeypatc
     with torch.no_grad():
         vae.decoder.conv_out.bias[0] += 1e-3
     vae.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"was trained with config frozen_weights='[0-9a-f]{12}', this run has"):
+    with pytest.raises(ValueError, match=r"was trained with config frozen_weights='[0-9a-f]{12}', but this run has"):
         train(make(vae=str(tmp_path / "other")), settings(steps=2), tmp_path, resume=True, quiet=True)
     train(make(), settings(steps=2), tmp_path, resume=True, quiet=True)
 

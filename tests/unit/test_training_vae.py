@@ -43,7 +43,7 @@ def test_trains_shows_and_exports(tiny, world, tmp_path, monkeypatch, capsys):
 
 
 class Posterior:
-    """As an encoder's, of what a test says."""
+    """Stands in for the encoder's posterior: a test gives its mean and std."""
 
     def __init__(self, mean: float, std: float, count: int):
         self.mean, self.std = torch.full((count, 4, 16, 16), mean), torch.full((count, 4, 16, 16), std)
@@ -53,7 +53,7 @@ class Posterior:
 
 
 class Fake(nn.Module):
-    """A VAE that is off by a known error, whatever the picture; keeps the latents that it is given."""
+    """A VAE that is off by a known error, whatever the picture; it records the latents that it decodes."""
 
     device = torch.device("cpu")
 
