@@ -71,8 +71,7 @@ def to_onnx(sd: "StableDiffusion", folder: str | Path, weights: str = "fp16", at
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"the export to ONNX needs {error.name}; pip install 'onnx>=1.17' 'onnxruntime>=1.20' "
-                          "'onnxscript>=0.5' brings all that it needs") from None
+        raise ImportError(f"the export to ONNX needs {error.name}: pip install 'minisd[export]'") from None
     check_folder(Path(folder))
     differences = {}
     with atomic_folder(folder) as new:
@@ -147,7 +146,7 @@ class DecodeLatents(nn.Module):
 
 
 def parts_of(sd: "StableDiffusion", attention: bool) -> list[Part]:
-    """The four parts, in float32, with examples of their inputs. All sizes differ, so that none is taken for another."""
+    """The four parts, in float32, with examples of their inputs. All sizes differ: none can be taken for another."""
     text_encoder, unet, vae = (in_float32(network) for network in (sd.text_encoder, sd.unet, sd.vae))
     tokens, side = sd.tokenizer.context_length, unet.config.sample_size
     height, width, scale = side, side + 2 ** (len(unet.config.block_out_channels) - 1), vae.downscale
@@ -195,6 +194,8 @@ def traced(part: Part) -> Any:
         program = torch.onnx.export(
             part.module.eval(), tuple(part.inputs.values()), dynamo=True, dynamic_shapes=tuple(part.dynamic.values()),
             input_names=list(part.inputs), output_names=part.outputs, verbose=False)
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # each node's place in the Python code, which can be half of a small file
     return program.model
 
 

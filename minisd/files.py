@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Files that contradict newly written ones: shards of the weights, and transformers' other form of a tokenizer.
-SUPERSEDED = re.compile(r"^(tokenizer|added_tokens)\.json$|-of-\d+\.safetensors$|\.safetensors\.index")
+# Files that contradict newly written ones: shards of the weights, large ONNX models' weights, and transformers' other
+# form of a tokenizer.
+SUPERSEDED = re.compile(r"^(tokenizer|added_tokens)\.json$|-of-\d+\.safetensors$|\.safetensors\.index|\.onnx_data$")
 
 
 def read_json(path: Path) -> dict:
