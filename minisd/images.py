@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 
@@ -68,6 +71,14 @@ def tensor_to_images(pixels: Tensor) -> list[Image.Image]:
     """Pixels (B, 3, H, W) in [0, 1] → B Pillow images."""
     array = (pixels.float().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(one) for one in array]
+
+
+def save_png(image: Image.Image, file: str | Path, notes: dict[str, Any]) -> None:
+    """Write a PNG that carries notes: the settings with which it was drawn, say."""
+    info = PngInfo()
+    for name, value in notes.items():
+        info.add_itxt(name, str(value))
+    image.save(file, pnginfo=info)
 
 
 def check_depth(mode: str, name: str) -> None:

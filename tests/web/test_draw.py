@@ -252,7 +252,7 @@ def test_a_sketch_and_a_hole(page, mode):
 
 
 def test_every_control_has_a_name(page):
-    nameless = page.evaluate("""() => 
+    nameless = page.evaluate("""() =>
         [...document.querySelectorAll("input, select, textarea, button, canvas[role=img]")]
         .filter((one) => one.checkVisibility() && !(one.labels?.length || one.ariaLabel || one.textContent.trim()))
         .map((one) => one.outerHTML)""")
