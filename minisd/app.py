@@ -40,7 +40,7 @@ class Studio:
         self.jobs = [HOLE] if sd.unet.config.in_channels == 9 else [WORDS, PICTURE, HOLE]
 
     def draw(self, job: str, prompt: str, negative: str, canvas: dict[str, Any] | None, strength: float, steps: int,
-             guidance: float, seed: int | None, sampler: str,
+             guidance: float, seed: int | None, sampler: str, *,
              progress: Callable[[tuple[int, int]], Any] = lambda _: None) -> tuple[str, list[Image.Image], int]:
         """One drawing: the path of its PNG, which carries all settings; the strip of steps; and the seed.
 
@@ -76,6 +76,7 @@ class Studio:
             else:
                 image = self.sd.inpaint(prompt, picture, mask, strength, **options)[0]
         file = self.folder / f"minisd-{seed}-{random.randrange(10**6)}.png"
+        assert isinstance(image, Image.Image)  # a tensor only if asked for
         save_png(image, file, {"prompt": prompt, **settings, "model": self.name,
                                "scheduler": type(self.sd.scheduler).__name__})
         return str(file), self.strip(expected), seed

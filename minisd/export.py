@@ -147,7 +147,7 @@ class DecodeLatents(nn.Module):
 
 def parts_of(sd: "StableDiffusion", attention: bool) -> list[Part]:
     """The four parts, in float32, with examples of their inputs. All sizes differ: none can be taken for another."""
-    text_encoder, unet, vae = (in_float32(network) for network in (sd.text_encoder, sd.unet, sd.vae))
+    text_encoder, unet, vae = in_float32(sd.text_encoder), in_float32(sd.unet), in_float32(sd.vae)
     tokens, side = sd.tokenizer.context_length, unet.config.sample_size
     height, width, scale = side, side + 2 ** (len(unet.config.block_out_channels) - 1), vae.downscale
     generator = torch.Generator().manual_seed(0)
@@ -174,7 +174,7 @@ def parts_of(sd: "StableDiffusion", attention: bool) -> list[Part]:
     ]
 
 
-def in_float32(network: Network) -> Network:
+def in_float32(network: Any) -> Any:
     on_cpu = network.device.type == "cpu" and network.dtype == torch.float32
     return network if on_cpu else copy.deepcopy(network).to("cpu", torch.float32)
 
@@ -194,6 +194,7 @@ def traced(part: Part) -> Any:
         program = torch.onnx.export(
             part.module.eval(), tuple(part.inputs.values()), dynamo=True, dynamic_shapes=tuple(part.dynamic.values()),
             input_names=list(part.inputs), output_names=part.outputs, verbose=False)
+    assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # each node's place in the Python code, which can be half of a small file
     return program.model

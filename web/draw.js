@@ -52,7 +52,7 @@ function refresh() {
   board.show();
   $("other-prompt").hidden = compare !== "prompt";
   $("other-guidance").hidden = compare !== "guidance";
-  for (const slider of document.querySelectorAll(".slider")) {
+  for (const slider of form.querySelectorAll(".slider")) {
     slider.querySelector("output").textContent = slider.querySelector("input").value;
   }
   $("how").href = { sketch: "09_image_to_image.html", inpaint: "10_inpainting.html" }[mode]
@@ -141,6 +141,7 @@ async function onDraw() {
   $("stop").hidden = false;
   $("stop").focus();
   say("Waking the model …");
+  $("stage").scrollIntoView({ block: "nearest" }); // on a phone it lies below the form
   try {
     const sd = await model(MODELS[fields.mode.value]);
     const jobs = wanted();
@@ -196,7 +197,9 @@ function finished(sd, jobs, seconds) {
 function onScrub() {
   const n = Number($("scrub").value);
   for (const stage of stages) stage.show(n);
-  [...$("strip").children].forEach((canvas, i) => canvas.classList.toggle("now", i + 1 === n));
+  const strip = $("strip");
+  [...strip.children].forEach((canvas, i) => canvas.classList.toggle("now", i + 1 === n));
+  strip.scrollLeft = strip.children[n - 1].offsetLeft - strip.offsetLeft - strip.clientWidth / 2;
   $("scrub").parentElement.querySelector("output").textContent = `${n} / ${$("scrub").max}`;
   attend();
 }
@@ -246,6 +249,7 @@ async function begin() {
   }
   const linked = readAddress();
   if (!linked) fields.prompt.value = SURPRISES[0];
+  if (matchMedia("(max-width: 860px)").matches) document.querySelector("details").open = false;
   listen();
   refresh();
   suggest();
@@ -297,8 +301,12 @@ function listen() {
   $("scrub").oninput = onScrub;
   $("share").onclick = async () => {
     writeAddress();
-    await navigator.clipboard.writeText(location.href).then(() => say("The link is copied: it opens exactly this picture."),
-      () => say("The address of this page is the link: it opens exactly this picture."));
+    try {
+      await navigator.clipboard.writeText(location.href); // which only https and localhost have
+      say("The link is copied: it opens exactly this picture.");
+    } catch {
+      say("The address of this page is the link: it opens exactly this picture.");
+    }
   };
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();

@@ -19,8 +19,8 @@ export function lacking() {
   if (typeof WebAssembly !== "object" || !WebAssembly.validate(simd)) {
     return "This browser cannot run the model: it lacks WebAssembly with SIMD. Any browser from 2023 on has it.";
   }
-  if (typeof Worker !== "function" || typeof caches !== "object") {
-    return "This browser cannot run the model here: open the page from a server (https, or localhost), not from a file.";
+  if (typeof Worker !== "function") {
+    return "This browser cannot run the model: it has no workers, which compute while the page goes on.";
   }
   return null;
 }

@@ -3,6 +3,8 @@
 import { StableDiffusion } from "./pipeline.js";
 
 const CACHE = "minisd-models";
+class Missing extends Error {}
+
 let sd = null;
 let queue = Promise.resolve(); // one job at a time
 const controllers = new Map(); // of the jobs asked for, by id
@@ -36,7 +38,15 @@ async function draw(job, args, signal, tell) {
 }
 
 async function load(folder, engine, tell) {
-  const webgpu = engine === "webgpu" || (engine === "auto" && await hasWebGPU());
+  if (engine === "auto" && await hasWebGPU()) {
+    try {
+      return await load(folder, "webgpu", tell);
+    } catch (error) { // a graphics driver may refuse what its browser promises
+      if (error instanceof Missing) throw error;
+      return load(folder, "wasm", tell);
+    }
+  }
+  const webgpu = engine === "webgpu";
   const ort = await import(webgpu ? "./vendor/ort.webgpu.min.mjs" : "./vendor/ort.wasm.min.mjs");
   ort.env.wasm.numThreads = 1; // more need headers that a plain server does not send
   ort.env.wasm.wasmPaths = new URL("vendor/", import.meta.url).href;
@@ -55,10 +65,10 @@ async function hasWebGPU() {
 
 /** A file of the model: from the browser's cache if it is still the server's, else fetched, counting bytes. */
 async function fetched(url, progress, tell) {
-  const cache = await caches.open(CACHE), kept = await cache.match(url);
+  const cache = await self.caches?.open(CACHE), kept = await cache?.match(url); // only https and localhost have them
   if (kept && await isCurrent(kept, url)) return kept;
   const response = await fetch(url, { cache: "no-cache" });
-  if (!response.ok) throw new Error(`the model could not be fetched: ${url.pathname} (${response.status})`);
+  if (!response.ok) throw new Missing(`the model could not be fetched: ${url.pathname} (${response.status})`);
   progress.total += Number(response.headers.get("content-length"));
   const counted = response.body.pipeThrough(new TransformStream({
     transform(chunk, controller) {
@@ -67,8 +77,9 @@ async function fetched(url, progress, tell) {
       controller.enqueue(chunk);
     },
   }));
-  const [now, later] = new Response(counted, response).body.tee();
   const answer = (body) => new Response(body, { headers: response.headers });
+  if (!cache) return answer(counted);
+  const [now, later] = counted.tee();
   cache.put(url, answer(later)).catch(() => {}); // a full or forbidden cache costs only the next visit
   return answer(now);
 }

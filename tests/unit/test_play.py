@@ -117,7 +117,7 @@ def canvas():
 
 def test_words(studio):
     done = []
-    file, strip, seed = studio.draw(WORDS, "an apple", "a cat", None, 1, 3, 2.5, 7, "euler", done.append)
+    file, strip, seed = studio.draw(WORDS, "an apple", "a cat", None, 1, 3, 2.5, 7, "euler", progress=done.append)
     wanted = StableDiffusion.text_to_image  # the same call from Python
     studio.sd.set_scheduler("euler")
     image, = wanted(studio.sd, "an apple", "a cat", 3, 2.5, seed=7, progress=False)
@@ -170,7 +170,7 @@ def test_a_drawing_can_be_stopped(studio):
             studio.stop.set()
 
     with pytest.raises(Stopped):
-        studio.draw(WORDS, "", "", None, 1, 10, 1, 0, OWN, after_two)
+        studio.draw(WORDS, "", "", None, 1, 10, 1, 0, OWN, progress=after_two)
 
 
 @pytest.mark.slow

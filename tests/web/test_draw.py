@@ -267,9 +267,9 @@ def test_nothing_sticks_out(page, width):
 
 
 def test_unknown_words_get_a_gentle_word(page):
-    page.locator("#prompt").fill("a volcano on a blue background")
+    page.locator("#prompt").fill("a skyscraper on a blue background")
     page.wait_for_function("() => document.querySelector('#unknown').textContent")
-    assert "“volcano”" in page.inner_text("#unknown")
+    assert "“skyscraper”" in page.inner_text("#unknown")
     page.locator("#prompt").fill("a red apple on a blue background")
     assert page.inner_text("#unknown") == ""
 
@@ -291,6 +291,25 @@ def test_a_browser_without_memory_gets_a_sentence(page):
     assert "not enough memory" in page.inner_text("#problem")
 
 
+def test_a_page_that_is_opened_as_a_file_gets_a_sentence(context):
+    page = context.new_page()
+    page.goto((build.WEB / "draw.html").as_uri())
+    assert "minisd play" in page.inner_text("#problem")
+
+
+def test_webgpu_that_fails_gives_way_to_wasm(site, context):
+    """Workers cannot be patched from a page, so the driver's refusal is written into the engine."""
+    context.route("**/ort.webgpu.min.mjs", lambda route: route.fulfill(
+        content_type="text/javascript", body="export const env = { wasm: {} }; export const InferenceSession = "
+        "{ create() { throw new Error('no adapter'); } }; export class Tensor {}"))
+    context.route("**/worker.js", lambda route: route.fulfill(
+        content_type="text/javascript", body="Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: "
+        "async () => ({}) } });\n" + (build.WEB / "worker.js").read_text()))
+    page = context.new_page()
+    page.goto(f"{site}/draw.html")
+    assert page.evaluate("() => minisd.load('mini').then((sd) => sd.engine)") == "wasm"
+
+
 def test_a_model_that_is_not_there_is_named(page):
     message = page.evaluate("() => minisd.load('no-such-model').catch((error) => error.message)")
     assert "no-such-model" in message
@@ -302,4 +321,4 @@ def test_words_are_the_worlds(tmp_path):
     words = json.loads((tmp_path / "words.json").read_text())
     assert len(words["prompts"]) == 60
     assert {"pizza", "background", "sticker"} <= set(words["known"])
-    assert "volcano" not in words["known"]
+    assert "skyscraper" not in words["known"]
