@@ -12,7 +12,7 @@ ANSWERS ?= answers
 BIN := .venv/bin
 TEMPLATES := --TemplateExporter.extra_template_basedirs=notebooks/templates
 
-.PHONY: image test check course notebooks setup-cells html slides handout answers parity clean
+.PHONY: image test check course notebooks setup-cells html site slides handout answers parity clean
 
 image: .venv/ready  ## draw a picture from PROMPT with the mini model
 	@$(BIN)/python -m minisd generate "$(PROMPT)" --out out
@@ -29,6 +29,9 @@ setup-cells: .venv/ready-dev  ## write the address in pyproject.toml, where Cola
 html: .venv/ready-dev  ## convert the notebooks to web pages with all pictures, in out/html
 	$(BIN)/jupyter nbconvert --to html --template page $(TEMPLATES) --output-dir out/html $(CHAPTERS)
 
+site: .venv/ready-dev  ## the course as web pages, and the page that draws, in out/site; needs Node.js (see README)
+	$(BIN)/python -m web.build
+
 slides: .venv/ready-dev  ## convert the notebooks to slides for a browser, in out/slides
 	$(BIN)/jupyter nbconvert --to slides --template lecture $(TEMPLATES) --TemplateExporter.exclude_input_prompt=True --TemplateExporter.exclude_output_prompt=True --SlidesExporter.reveal_scroll=True --SlidesExporter.reveal_width=1400 --SlidesExporter.reveal_height=900 --output-dir out/slides $(CHAPTERS)
 
@@ -37,6 +40,7 @@ handout: .venv/ready-dev  ## make what students get, without solutions or output
 	$(BIN)/jupyter nbconvert --to notebook --ClearOutputPreprocessor.enabled=True --output-dir out/handout $(CHAPTERS)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir out/handout .
 	cp notebooks/START.md requirements.txt out/handout
+	if test -d out/site; then cp -r out/site out/handout/site; fi  # for `minisd play`, where `make site` was run before
 	$(BIN)/python -m zipfile -c out/handout.zip out/handout
 
 answers: .venv/ready  ## list the right answers in the notebooks that students handed in (folder ANSWERS); table: out/answers.csv

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -219,8 +219,18 @@ def dtype_of(part: str, config: dict, dtype: torch.dtype) -> torch.dtype:
 def save(sd: "StableDiffusion", folder: str | Path, dtype: torch.dtype | None = None,
          variant: str | None = None) -> None:
     """Write a pipeline as a folder that diffusers, too, opens."""
+    with atomic_folder(folder) as new:
+        (new / "model_index.json").write_text(json.dumps(index_of(sd), indent=2) + "\n")
+        for part in NETWORKS:
+            getattr(sd, part).save_pretrained(new / part, dtype, variant)
+        sd.tokenizer.save_pretrained(new / "tokenizer")
+        sd.scheduler.save_pretrained(new / "scheduler")
+
+
+def index_of(sd: "StableDiffusion") -> dict[str, Any]:
+    """The contents of `model_index.json`: which classes a folder's parts belong to, as diffusers names them."""
     inpaints = sd.unet.config.in_channels == 9
-    index = {
+    return {
         "_class_name": "StableDiffusionInpaintPipeline" if inpaints else "StableDiffusionPipeline",
         "_diffusers_version": "0.15.1",  # whose layout this is; without it diffusers takes inpainting for an old kind
         "feature_extractor": [None, None], "safety_checker": [None, None], "requires_safety_checker": False,
@@ -229,9 +239,3 @@ def save(sd: "StableDiffusion", folder: str | Path, dtype: torch.dtype | None = 
         "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
         "_guidance_scale": sd.guidance_scale,  # minisd's own field; diffusers passes over what begins with "_"
     }
-    with atomic_folder(folder) as new:
-        (new / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        for part in NETWORKS:
-            getattr(sd, part).save_pretrained(new / part, dtype, variant)
-        sd.tokenizer.save_pretrained(new / "tokenizer")
-        sd.scheduler.save_pretrained(new / "scheduler")

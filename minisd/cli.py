@@ -1,4 +1,4 @@
-"""The command line: `minisd generate | img2img | inpaint | train | evaluate | info`, also as `python -m minisd`."""
+"""The command line, also as `python -m minisd`: `minisd generate`, `img2img`, `inpaint` and so on."""
 
 import argparse
 import random
@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from minisd import StableDiffusion
 from minisd.console import forgiving_console
 from minisd.files import assets_folder, check_regular
-from minisd.images import check_depth, check_size
+from minisd.images import check_depth, check_size, save_png
 from minisd.pipeline import Images
-from minisd.saving import atomic_file, check_folder
+from minisd.saving import check_folder
 from minisd.schedulers import FIELDS, SAMPLERS
 
 SIDE_HELP = "in pixels; default: the model's own size"
@@ -35,7 +35,7 @@ def run_command(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"minisd: {message}", file=sys.stderr)
             options.run(options)
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError) as error:
         print(f"minisd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -47,7 +47,7 @@ def run_command(arguments: list[str]) -> int:
 def make_parser(training: bool = False) -> argparse.ArgumentParser:
     """The parser of all commands. Imports inside functions of this file take 0.2 s, and `--help` does not need them."""
     parser = argparse.ArgumentParser(prog="minisd", description="Stable Diffusion, from scratch.")
-    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|info")
+    commands = parser.add_subparsers(required=True, metavar="generate|img2img|inpaint|train|evaluate|export|play|info")
     for name, run, what in (("generate", generate, "draw pictures from words"),
                             ("img2img", img2img, "redraw a picture according to a prompt"),
                             ("inpaint", inpaint, "repaint the white part of a mask")):
@@ -74,6 +74,22 @@ def make_parser(training: bool = False) -> argparse.ArgumentParser:
     sub.add_argument("--classifier", help="the judge's folder; default: the one that comes with minisd")
     sub.add_argument("--count", type=int, default=64, help="seen and held-out prompts per setting, each (%(default)s)")
     sub.add_argument("--out", default="out/metrics", help="folder for the table and the figure (%(default)s)")
+    sub = commands.add_parser("export", help="write a model in another format")
+    sub.set_defaults(run=export)
+    sub.add_argument("format", choices=["onnx"], help="onnx: four files that onnxruntime reads, in a browser, too")
+    sub.add_argument("--model", default="mini", help="as for generate (%(default)s)")
+    sub.add_argument("--out", default="out/onnx", help="folder to write (%(default)s)")
+    sub.add_argument("--weights", choices=["fp32", "fp16", "int8"], default="fp16",
+                     help="how the weights are stored; computed in float32 all the same (%(default)s)")
+    sub.add_argument("--attention", action="store_true", help="give the U-Net its attention maps as more outputs")
+    sub = commands.add_parser("play", help="open the page that draws, in a browser")
+    sub.set_defaults(run=play)
+    sub.add_argument("--site", help="the folder that `make site` built; default: out/site, or the handout's")
+    sub.add_argument("--model", help="instead of the site, an app around this model; as for generate")
+    sub.add_argument("--port", type=int, default=8000, help="0: any free one (%(default)s)")
+    sub.add_argument("--host", default="127.0.0.1",
+                     help="the address to listen on; the default is this computer alone, 0.0.0.0 lets in everyone "
+                          "whose computer can reach it over the network (%(default)s)")
     sub = commands.add_parser("info", help="describe a checkpoint")
     sub.set_defaults(run=info)
     sub.add_argument("model", nargs="?", default="mini", help="as for generate --model (%(default)s)")
@@ -163,6 +179,26 @@ def evaluate(options: Namespace) -> None:
         remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
     evaluation.write_report(rows, out, remark)
     print(evaluation.table(rows) + remark + f"Also in {options.out}.")
+
+
+def export(options: Namespace) -> None:
+    from minisd.export import to_onnx
+
+    check_folder(Path(options.out))
+    sd = StableDiffusion.from_pretrained(options.model, device="cpu", dtype=torch.float32)
+    differences = to_onnx(sd, options.out, options.weights, options.attention)
+    for name, difference in differences.items():
+        size = sum(path.stat().st_size for path in (Path(options.out) / name).glob("model.onnx*"))
+        print(f"{name:13}{size / 2**20:>9,.1f} MB, differs from PyTorch by at most {difference:.1e} of its largest "
+              "value")
+
+
+def play(options: Namespace) -> None:
+    from minisd.play import play
+
+    if options.model is not None and options.site is not None:
+        raise ValueError("--site and --model exclude each other: the site holds its own models")
+    play(options.model, options.site, options.host, options.port)
 
 
 def info(options: Namespace) -> None:
@@ -263,8 +299,6 @@ def crop_and_resize(image: Image.Image, sd: StableDiffusion, options: Namespace)
 def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffusion, settings: dict) -> None:
     """Write PNG files that carry the prompt and all settings, and print their paths."""
     assert isinstance(images, list)  # of Pillow images; tensors only if asked for
-    from PIL.PngImagePlugin import PngInfo
-
     settings = {"prompt": options.prompt, **settings, "num_images": 1, "height": images[0].height,
                 "width": images[0].width, "model": options.model, "variant": options.variant,
                 "scheduler": type(sd.scheduler).__name__, "dtype": str(sd.dtype).removeprefix("torch.")}
@@ -274,9 +308,5 @@ def save(files: list[Path], images: Images, options: Namespace, sd: StableDiffus
         settings["prediction_type"] = options.prediction_type
     files[0].parent.mkdir(parents=True, exist_ok=True)
     for k, (file, image) in enumerate(zip(files, images, strict=True)):
-        notes = PngInfo()
-        for name, value in (settings | {"seed": options.seed + k}).items():
-            notes.add_itxt(name, str(value).encode("utf-8", "backslashreplace").decode())  # a path may hold any bytes
-        with atomic_file(file) as new:
-            image.save(new, pnginfo=notes)
+        save_png(image, file, settings | {"seed": options.seed + k})
         print(f"{file}  (seed {options.seed + k})")

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from minisd.saving import atomic_file
 
 
 def image_to_tensor(image: Image.Image | list[Image.Image] | Tensor, multiple: int = 8) -> Tensor:
@@ -88,6 +93,15 @@ def upright(image: Image.Image, name: str) -> Image.Image:
         reason = str(error) or "it was closed"
         raise ValueError(f"{name} cannot be read ({reason}); open it again and do not close it before it is used, "
                          "or fetch its file again") from None
+
+
+def save_png(image: Image.Image, file: str | Path, notes: dict[str, Any]) -> None:
+    """Write a PNG that carries notes: the settings with which it was drawn, say."""
+    info = PngInfo()
+    for name, value in notes.items():
+        info.add_itxt(name, str(value).encode("utf-8", "backslashreplace").decode())  # a path may hold any bytes
+    with atomic_file(Path(file)) as new:
+        image.save(new, pnginfo=info)
 
 
 def check_depth(mode: str, name: str) -> None:

@@ -15,5 +15,6 @@ def shown(text: object, limit: int = 100) -> str:
 
 def listed(names: Iterable[object], most: int = 5) -> str:
     """The first of some names, in order, and how many more there are."""
-    first = sorted(map(str, names))
-    return ", ".join(shown(name, 150) for name in first[:most]) + (f" and {len(first) - most} more" if len(first) > most else "")
+    ordered = sorted(map(str, names))
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(shown(name, 150) for name in ordered[:most]) + more

@@ -156,7 +156,10 @@ def replace_files(stage: Path, folder: Path, token: str) -> None:
 
 
 def superseded(name: str, new: set[str]) -> bool:
-    """Whether a file contradicts new ones: another form of a tokenizer, or the shards of weights and their index."""
+    """Whether a file contradicts new ones: another form of a tokenizer, the shards of weights and their index, or the
+    weights of an ONNX file that were too large to lie in it."""
+    if name.endswith(".onnx_data"):
+        return name.removesuffix("_data") in new
     if name in ("tokenizer.json", "added_tokens.json"):
         return "vocab.json" in new
     whole = re.sub(r"\.safetensors\.index\.(\w+)\.json$", r".\1.safetensors", name)  # both spellings of a variant
