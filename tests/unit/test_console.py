@@ -168,7 +168,8 @@ def test_a_disk_that_is_full_in_the_midst_of_a_picture(tiny, tmp_path, monkeypat
 
 
 def test_a_model_whose_name_is_not_utf_8(tiny, tmp_path):
-    options = Namespace(prompt="x", model="model-\udcff.ckpt", variant=None, prediction_type=None, seed=0)
+    options = Namespace(prompt="x", model="model-\udcff.ckpt", variant=None, prediction_type=None, lora=[],
+                        seed=0)
     sd = StableDiffusion.from_pretrained(tiny["sd1"], device="cpu")
     cli.save([tmp_path / "x.png"], [Image.new("RGB", (8, 8))], options, sd, {})
     with Image.open(tmp_path / "x.png") as picture:
