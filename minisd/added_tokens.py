@@ -93,7 +93,7 @@ def padding(folder: Path, config: dict, known: dict[str, int]) -> str | None:
 
 
 def optional(path: Path) -> dict:
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def content_of(token: Any) -> str | None:

@@ -54,8 +54,11 @@ def variant_of_each(folder: Path, variant: str | None) -> dict[str, str | None]:
             raise FileNotFoundError(f"of the {part}'s weights, {folder} holds only {file.name}; "
                                     f"StableDiffusion.from_pretrained({str(folder)!r}, variant={only!r}) opens it")
     plain = [part for part, found in there.items() if variant not in found and None in found]
-    if variant is None or len(plain) == len(there):  # nothing of this variant: opening the first part will say so
-        return dict.fromkeys(there, variant)
+    if variant is not None and not any(variant in found for found in there.values()):
+        others = sorted({str(other) for found in there.values() for other in found if other})
+        raise FileNotFoundError(f"{folder} holds no {shown(variant)} weights; StableDiffusion.from_pretrained("
+                                f"{str(folder)!r}" + (f", variant={others[0]!r}" if others and not plain else "")
+                                + ") opens what is there")
     if plain:
         warn(f"{folder} has no {variant} weights of {' and '.join(plain)}; the plain ones are used there")
     return {part: None if part in plain else variant for part in there}

@@ -44,7 +44,8 @@ class Network(nn.Module):
             FileNotFoundError: no config or no weights in the folder.
             ValueError: the config of another network, a damaged file, or weights that do not fit the config.
         """
-        config = read_json(Path(folder) / "config.json")
+        folder = Path(folder).expanduser()
+        config = read_json(folder / "config.json")
         weights = load_weights(folder, cls.WEIGHTS, variant)
         return cls.from_state_dict(config, weights, dtype, device, source=str(folder))
 

@@ -195,7 +195,7 @@ class Tokenizer:
             FileNotFoundError: neither is there.
             ValueError: a damaged file, or one of another kind of tokenizer.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
             model = read_json(folder / "tokenizer.json").get("model")
             model = model if isinstance(model, dict) else {}

@@ -153,7 +153,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = self.conv_in(in_precision_of(self.conv_in.weight, x, "VAE.encoder: x"))
         for block in self.down_blocks:
             for layer in block.layers:
                 x = layer(x)
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(z))
+        x = self.mid_block(self.conv_in(in_precision_of(self.conv_in.weight, z, "VAE.decoder: z")))
         for block in self.up_blocks:
             for layer in block.layers:
                 x = layer(x)

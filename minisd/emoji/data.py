@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from minisd.emoji.scene import check_counting
 from minisd.emoji.sprites import CELL, Concept, read_captions, read_sheet
 from minisd.files import assets_folder
 
@@ -212,7 +213,9 @@ class EmojiData:
         Sample i of a seed and split is the same whatever batch it is in.
         """
         stream = SPLITS.index(check("split", split, SPLITS))
-        scenes = [self.scene(np.random.default_rng((seed, stream, int(i))), split) for i in indices]
+        check_counting("seed", seed)
+        scenes = [self.scene(np.random.default_rng((seed, stream, check_counting("indices", i))), split)
+                  for i in indices]
         if not scenes:
             raise ValueError("indices: empty; give the numbers of one sample or more")
         pictures = torch.stack([self.draw(scene, resolution) for scene in scenes])

@@ -5,6 +5,7 @@ them; the rest is drawn at random. So one caption has many pictures, as captions
 """
 
 import hashlib
+import operator
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -216,3 +217,14 @@ def caption(scene: Scene, articles: Mapping[str, str]) -> str:
         ][scene.paraphrase]
     tidy = (" ".join(part.split()) for part in parts)
     return ", ".join(part for part in tidy if part)
+
+
+def check_counting(name: str, value: int) -> int:
+    """The value, if it is a whole number from 0; else an error."""
+    try:
+        whole = -1 if isinstance(value, bool) else operator.index(value)  # of a tensor, too
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise ValueError(f"{name}: {value!r}; it must be a whole number from 0")
+    return whole

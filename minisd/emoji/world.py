@@ -8,7 +8,6 @@ see exactly the same samples.
 """
 
 import difflib
-import operator
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +19,16 @@ from minisd.emoji import drawing
 from minisd.emoji import scene as words
 from minisd.emoji.heads import HEADS
 from minisd.emoji.sampling import HEAD_WEIGHT, random_scene
-from minisd.emoji.scene import BACKGROUNDS, STYLES, Scene, check, is_held_out, is_pair_held_out, is_worn_held_out
+from minisd.emoji.scene import (
+    BACKGROUNDS,
+    STYLES,
+    Scene,
+    check,
+    check_counting,
+    is_held_out,
+    is_pair_held_out,
+    is_worn_held_out,
+)
 from minisd.emoji.sprites import Concept, read_captions, read_sheet
 from minisd.files import assets_folder
 
@@ -158,17 +166,6 @@ class EmojiData:
             raise ValueError("indices: empty; give the numbers of one sample or more")
         pictures = torch.stack([self.draw(scene, resolution) for scene in scenes])
         return pictures, [self.caption(scene) for scene in scenes], scenes
-
-
-def check_counting(name: str, value: int) -> int:
-    """The value, if it is a whole number from 0; else an error."""
-    try:
-        whole = -1 if isinstance(value, bool) else operator.index(value)  # of a tensor, too
-    except TypeError:
-        whole = -1
-    if whole < 0:
-        raise ValueError(f"{name}: {value!r}; it must be a whole number from 0")
-    return whole
 
 
 def hidden(sprites: np.ndarray) -> np.ndarray:

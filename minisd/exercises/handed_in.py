@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from minisd.console import forgiving_console
 from minisd.exercises import NAME, chapters
 from minisd.exercises.apart import Worker
 
@@ -123,12 +124,6 @@ def plain(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def say(text: str = "") -> None:
-    """Print, whatever the console can."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
 def write_table(path: Path, rows: list[Row]) -> None:
     """Write a .csv file that Excel reads: with ᾱ, and without taking for a formula what a student made begin with =."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,16 +142,17 @@ def print_rows(rows: list[Row]) -> None:
     for name in dict.fromkeys(name for name, _, _ in rows):
         signs = {number: sign(text) for notebook, number, text in rows if notebook == name}
         if "" in signs:
-            say(f"{name:{width}}{next(text for notebook, _, text in rows if notebook == name)}")
+            print(f"{name:{width}}{next(text for notebook, _, text in rows if notebook == name)}")
             continue
         count = f"{list(signs.values()).count('right')} of {len(signs)} right"
-        say("  ".join([f"{name:{width}}{count:14}", *(f" {number} {one}" for number, one in signs.items())]))
-    say()
+        print("  ".join([f"{name:{width}}{count:14}", *(f" {number} {one}" for number, one in signs.items())]))
+    print()
     often = Counter((number, text) for _, number, text in rows if number and sign(text) in ("wrong", "?"))
     for (number, text), times in often.most_common(10):
-        say(f"{times} ×  {number}  {text.removeprefix('not yet. ')}")
+        print(f"{times} ×  {number}  {text.removeprefix('not yet. ')}")
 
 
+@forgiving_console()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -P -m minisd.exercises", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)

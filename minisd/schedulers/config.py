@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minisd.files import read_json
+from minisd.messages import shown
 from minisd.saving import atomic_folder
 
 # The fields of minisd's samplers in a published scheduler_config.json, and their supported values (None: not a fixed
@@ -51,12 +52,12 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
         if field not in defaults:
             anothers = is_anothers(field, defaults)
             hint = "; it belongs to another sampler, and from_config would keep it" if anothers else ""
-            raise ValueError(f"{name}: unknown field {field!r} (value {value!r}){hint}; known are "
-                             + ", ".join(defaults))
+            raise ValueError(f"{name}: unknown field {shown(repr(field))} (value {shown(repr(value))}){hint}; "
+                             "known are " + ", ".join(defaults))
         values = FIELDS[field]
         if values is not None and value not in values:
             supported = " or ".join(repr(v) for v in values)
-            raise ValueError(f"{name}: {field}={value!r} is not supported; it must be {supported}")
+            raise ValueError(f"{name}: {field}={shown(repr(value))} is not supported; it must be {supported}")
     config = SchedulerConfig(defaults | given)
     for field, least, most in (("num_train_timesteps", 2, 100_000), ("steps_offset", 0, 100_000),
                                ("original_inference_steps", 1, config.num_train_timesteps)):
@@ -101,10 +102,14 @@ def given_fields(config: dict | str | Path) -> dict:
     if not isinstance(config, (dict, str, Path)):
         raise TypeError(f"config is {config!r}; it must be a dict, or a folder that holds scheduler_config.json")
     if not isinstance(config, dict):
-        config = read_json(Path(config) / "scheduler_config.json")
+        config = read_json(Path(config).expanduser() / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
     given = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
-    if given.pop("predict_epsilon", True) is False and given.setdefault("prediction_type", "sample") != "sample":
+    predicts_epsilon = given.pop("predict_epsilon", True)
+    if not isinstance(predicts_epsilon, bool):
+        raise ValueError(f"the scheduler's config says predict_epsilon={shown(repr(predicts_epsilon))}; it must be "
+                         "true or false")
+    if not predicts_epsilon and given.setdefault("prediction_type", "sample") != "sample":
         raise ValueError(f"the scheduler's config says predict_epsilon=False and prediction_type="
                          f"{given['prediction_type']!r}, which contradict each other; drop the wrong one")
     return given
