@@ -24,7 +24,8 @@ def sd() -> StableDiffusion:
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(["a red apple on a blue background"] * 2, 600)
     text_encoder = TextEncoder(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=64,
-                               num_hidden_layers=1, num_attention_heads=2)
+                               num_hidden_layers=1, num_attention_heads=2, bos_token_id=tokenizer.start_id,
+                               eos_token_id=tokenizer.end_id)
     unet = UNet(block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
                 up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=32, layers_per_block=1,
                 sample_size=8)
