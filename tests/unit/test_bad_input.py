@@ -136,7 +136,7 @@ def test_no_weights_and_no_config(folder):
 
 
 def test_an_fp16_file_that_is_not_there(folder):
-    with pytest.raises(FileNotFoundError, match=r"no diffusion_pytorch_model\.fp16\.safetensors .* there is diff"):
+    with pytest.raises(FileNotFoundError, match=r"holds no fp16 weights; StableDiffusion\.from_pretrained\(.*\) opens"):
         StableDiffusion.from_pretrained(folder, variant="fp16")
 
 

@@ -289,6 +289,7 @@ def measure(folder, dtype: str) -> list[int]:
     return [int(number) for number in done.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
 def test_loading_takes_the_memory_of_the_weights_and_no_more(large_file):
     """At most 1.1 times the weights, even at the peak and with every weight read; nothing is copied."""
@@ -297,6 +298,7 @@ def test_loading_takes_the_memory_of_the_weights_and_no_more(large_file):
     assert own < 0.1 * weights
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux's /proc")
 def test_converting_takes_the_memory_of_the_result(large_file):
     """What was read of the file stays mapped until the end, but the system can reclaim those pages at any time."""

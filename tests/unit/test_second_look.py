@@ -75,6 +75,7 @@ def test_a_tilde_is_the_home_folder_wherever_something_is_opened(tiny, tmp_path,
     open_it()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="closes a stream as shells on Unix do")
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">/dev/full"])
 def test_marking_writes_its_table_whatever_the_console_is(tmp_path, closed):
