@@ -1,6 +1,6 @@
 """An app around any model, in a browser: text to image, image to image, inpainting with a brush.
 
-Needs Gradio, which `pip install 'minisd[play]'` brings. One picture is drawn at a time; others wait in a queue.
+Needs Gradio, the extra `play`. One picture is drawn at a time; others wait in a queue.
 """
 
 import random
@@ -138,7 +138,7 @@ def import_gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise ImportError(f"the app needs {error.name}: pip install 'minisd[play]'") from None
+        raise ImportError(f"the app needs {error.name}: pip install gradio") from None
     return gradio
 
 

@@ -4,7 +4,7 @@
 
 The folder has the layout and the input names of Hugging Face's optimum: `text_encoder/`, `unet/`, `vae_encoder/` and
 `vae_decoder/`, each with a `model.onnx` and its `config.json`; the tokenizer, the scheduler and `model_index.json` are
-as in a diffusers folder. Needs the optional packages of `pip install minisd[export]`.
+as in a diffusers folder. Needs onnx, onnxruntime and onnxscript, the extra `export`.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def to_onnx(sd: "StableDiffusion", folder: str | Path, weights: str = "fp16", at
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"the export to ONNX needs {error.name}: pip install 'minisd[export]'") from None
+        raise ImportError(f"the export to ONNX needs {error.name}: pip install onnx onnxruntime onnxscript") from None
     check_folder(Path(folder))
     differences = {}
     with atomic_folder(folder) as new:
@@ -148,7 +148,7 @@ class DecodeLatents(nn.Module):
 def parts_of(sd: "StableDiffusion", attention: bool) -> list[Part]:
     """The four parts, in float32, with examples of their inputs. All sizes differ: none can be taken for another."""
     text_encoder, unet, vae = in_float32(sd.text_encoder), in_float32(sd.unet), in_float32(sd.vae)
-    tokens, side = sd.tokenizer.context_length, unet.config.sample_size
+    side = unet.config.sample_size
     height, width, scale = side, side + 2 ** (len(unet.config.block_out_channels) - 1), vae.downscale
     generator = torch.Generator().manual_seed(0)
 
@@ -164,7 +164,7 @@ def parts_of(sd: "StableDiffusion", attention: bool) -> list[Part]:
              {"input_ids": sd.tokenizer(["", "a red apple"]).int()}, {"input_ids": batch}, ["last_hidden_state"]),
         Part("unet", unet, PredictNoise(unet, attention),
              {"sample": noise(2, unet.config.in_channels, height, width), "timestep": torch.tensor(500.0),
-              "encoder_hidden_states": context[:, :tokens]},
+              "encoder_hidden_states": context},
              {"sample": area, "timestep": {}, "encoder_hidden_states": batch}, ["out_sample", *maps]),
         Part("vae_encoder", vae, EncodeImage(vae), {"sample": noise(2, 3, scale * height, scale * width).clamp(-1, 1)},
              {"sample": area}, ["latent_parameters"]),
@@ -294,4 +294,6 @@ def compared(part: Part, path: Path, weights: str) -> float:
 
 def smaller(x: Tensor) -> Tensor:
     """One picture of half the height, from a batch of two."""
-    return x[1:] if x.ndim == 2 or x.ndim == 3 else x[1:, :, : x.shape[2] // 2] if x.ndim == 4 else x
+    if x.ndim == 4:
+        return x[1:, :, : x.shape[2] // 2]
+    return x[1:] if x.ndim else x  # the time is one for all

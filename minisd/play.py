@@ -1,7 +1,7 @@
 """`minisd play`: the drawing page and the course on this computer, or a page for drawing with a model of one's own.
 
     minisd play                       # the site that `make site` built, for a browser; needs no network
-    minisd play --model sd15          # an app around any model; needs pip install 'minisd[play]'
+    minisd play --model sd15          # an app around any model; needs pip install gradio
 """
 
 import functools

@@ -133,9 +133,10 @@ def write_page(page: Page, chapters: list[Page], others: list[Page], out: Path) 
     onwards = ""
     if page in chapters:
         i = chapters.index(page)
-        around = [("prev", "←", chapters[i - 1])] if i else []
-        around += [("next", "→", chapters[i + 1])] if i + 1 < len(chapters) else []
-        onwards = "".join(f'<a rel="{rel}" href="{one.file}">{arrow} {one.title}</a>' for rel, arrow, one in around)
+        around = [("prev", "← {}", chapters[i - 1])] if i else []
+        around += [("next", "{} →", chapters[i + 1])] if i + 1 < len(chapters) else []
+        onwards = "".join(f'<a rel="{rel}" href="{one.file}">{label.format(one.title)}</a>'
+                          for rel, label, one in around)
     fields = {"title": html.escape(re.sub(r"[*`]", "", page.title)), "body": page.body, "chapters": items(chapters),
               "others": items(others), "onwards": onwards, "buttons": buttons(page)}
     (out / page.file).write_text(re.sub(r"{{(\w+)}}", lambda match: fields[match[1]], template))

@@ -94,7 +94,7 @@ def test_which_addresses_are_this_computer(host, local):
 def test_without_gradio_one_line_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["play", "--model", "mini"]) == 2
-    assert capsys.readouterr().err == "minisd: the app needs gradio: pip install 'minisd[play]'\n"
+    assert capsys.readouterr().err == "minisd: the app needs gradio: pip install gradio\n"
 
 
 # --- the app --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -12,8 +13,12 @@ from web import build
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Prints nothing; keeps what was asked for: method and path."""
+
+    asked: ClassVar[list[tuple[str, str]]] = []
+
     def log_message(self, *_):
-        pass
+        self.asked.append((self.command, self.path))
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +42,12 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def asked():
+    """What all servers were asked for so far: method and path."""
+    return Quiet.asked
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,7 @@ def test_attention_maps(drawing, models):
 
 
 @pytest.mark.slow
-def test_a_reader_draws_with_the_keyboard(page, site, models):
+def test_a_reader_draws_with_the_keyboard(page, site, models, asked):
     page.locator("#prompt").fill(PROMPTS[0])
     page.locator("[name=steps]").fill("4")
     page.locator("[name=seed]").fill("9")
@@ -191,16 +191,22 @@ def test_a_reader_draws_with_the_keyboard(page, site, models):
     image, = models["mini"].text_to_image(PROMPTS[0], num_inference_steps=4, seed=9, progress=False)
     assert difference(told, image) <= 1
     assert page.locator("#strip canvas").count() == 4
+    assert any(url.endswith(".onnx") for url in page.requested)  # the worker's requests are among them
     assert all(url.startswith(site) for url in page.requested), page.requested  # nothing is sent anywhere
 
     # the address opens exactly this picture
+    def fetched():
+        return [path for method, path in asked if method == "GET" and path.endswith(".onnx")]
+
+    before = fetched()
+    assert len(before) >= 4
     again = page.context.new_page()
     again.goto(page.url)
     again.wait_for_selector("#after:not([hidden])")
     look = "() => document.querySelector('.picture').toDataURL()"
     assert again.evaluate(look) == page.evaluate(look)
     # and the second visit took the model from the browser's cache
-    assert "Fetching" not in again.inner_text("#status")
+    assert fetched() == before
 
     # each word lays its attention over the picture; the steps can be scrubbed
     heat = "() => document.querySelector('.heat').toDataURL()"
