@@ -70,6 +70,7 @@ def test_a_look_and_a_copy_would_be_noticed(sd, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_networks_are_one_graph_each_and_draw_the_same(sd):
+    torch._dynamo.reset()  # what another test compiled of the same classes would be taken up again, and not counted
     before = sd.text_to_image("a cat", **SETTINGS)
     assert sd.compile(backend="aot_eager", mode=None) is sd  # fullgraph=True: a graph break would be an error
     torch._dynamo.utils.counters.clear()
