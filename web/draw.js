@@ -1,7 +1,7 @@
 /* The page that draws: the form, the address, and what happens when "Draw" is pressed. */
 
 import { Board, COLOURS } from "./board.js";
-import { lacking, load, SAMPLERS } from "./minisd.js";
+import { DISTILLED, lacking, load, SAMPLERS } from "./minisd.js";
 import { Stage } from "./stage.js";
 
 window.minisd = { load };
@@ -10,6 +10,7 @@ const $ = (id) => document.getElementById(id);
 const form = $("form"), fields = form.elements;
 const MODELS = { words: "mini", sketch: "mini", inpaint: "mini-inpaint" };
 const TITLES = { words: "Draw with words", sketch: "Draw from a sketch", inpaint: "Fill a hole" };
+const OFFERED = Object.keys(SAMPLERS).filter((name) => !DISTILLED.includes(name));
 const SURPRISES = ["a red apple on a blue background", "a 3d render of a robot", "a cartoon of a fox",
   "a sticker of a rocket on a yellow background", "a flat icon of a lion", "a cup of coffee on a pink background"];
 
@@ -36,7 +37,7 @@ function readAddress() {
   for (const [name, value] of given) {
     if (fields[name] && name !== "scheduler") fields[name].value = value;
   }
-  if (given.has("scheduler") && given.get("scheduler") in SAMPLERS) fields.scheduler.value = given.get("scheduler");
+  if (OFFERED.includes(given.get("scheduler"))) fields.scheduler.value = given.get("scheduler");
   return given.has("prompt");
 }
 
@@ -237,7 +238,7 @@ function attend() {
 // --- the beginning --------------------------------------------------------------------------------------------
 
 async function begin() {
-  fields.scheduler.append(new Option("the model's own", ""), ...Object.keys(SAMPLERS).map((name) => new Option(name)));
+  fields.scheduler.append(new Option("the model's own", ""), ...OFFERED.map((name) => new Option(name)));
   board = new Board($("board"));
   for (const [name, value] of Object.entries(COLOURS)) {
     const chip = button("", () => choose(chip, value));

@@ -9,7 +9,7 @@
 import { noise } from "./noise.js";
 import { Tokenizer } from "./tokenizer.js";
 
-export { SAMPLERS } from "./scheduler.js";
+export { DISTILLED, SAMPLERS } from "./scheduler.js";
 
 /** What this browser lacks, as a sentence for its user; null if nothing. */
 export function lacking() {

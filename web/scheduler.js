@@ -65,6 +65,17 @@ export function lmsStep(x, epss, sigmas) {
   return sum([1, x], ...[...epss].reverse().map((eps, k) => [weights[k], eps]));
 }
 
+/** LCM: the picture that the network jumped to, with fresh noise. */
+export function lcmStep(jump, alphaBarNext, noise) {
+  return sum([Math.sqrt(alphaBarNext), jump], [Math.sqrt(1 - alphaBarNext), noise]);
+}
+
+/** f(x, t) of a consistency model: x itself at t = 0, nearly x0 soon after. */
+export function consistency(x, x0, time) {
+  const data = 0.5 ** 2, bottom = time ** 2 + data;
+  return sum([data / bottom, x], [time / Math.sqrt(bottom), x0]);
+}
+
 // --- the noise schedule ---------------------------------------------------------------------------------------
 
 /** ᾱ at all training times, with PyTorch's roundings to float32. */
@@ -192,14 +203,16 @@ class Scheduler {
     }
   }
 
+  /** The predicted x0 that is used: clipped, where the config says so. */
+  refine(x0) {
+    const span = this.config.clip_sample_range;
+    return this.config.clip_sample && this.byTime ? x0.map((value) => Math.min(Math.max(value, -span), span)) : x0;
+  }
+
   /** One step, from index i to the next. `draw()` gives fresh noise. Returns { x, x0 }. */
   step(output, i, x, draw) {
     const [x0, eps] = this.predictions(output, x, this.weights(i));
-    const now = { i, x, output, x0, eps };
-    if (this.config.clip_sample && this.byTime) {
-      const span = this.config.clip_sample_range;
-      now.x0 = x0.map((value) => Math.min(Math.max(value, -span), span));
-    }
+    const now = { i, x, output, x0: this.refine(x0, x, i), eps };
     const next = this.move(now, draw);
     this.past = [...this.past, now].slice(-3);
     return { x: next, x0: now.x0 };
@@ -304,6 +317,26 @@ class DPMSolver extends Scheduler {
   }
 }
 
+/** For networks that were distilled to draw in a few steps, without guidance. */
+class LCM extends Scheduler {
+  static defaults = { original_inference_steps: 50, timestep_scaling: 10 };
+  byTime = true;
+  plan(steps) {
+    const { num_train_timesteps: trained, original_inference_steps: known } = this.config;
+    if (steps > known) throw new RangeError(`steps is ${steps}; it must be a whole number from 1 to ${known} for LCM`);
+    const times = Array.from({ length: steps }, (_, i) => {
+      return (known - Math.floor(i * known / steps)) * Math.floor(trained / known) - 1;
+    });
+    return [times, [...times.map((t) => this.allSigmas[t]), 0]];
+  }
+  refine(x0, x, i) {
+    return consistency(x, super.refine(x0), this.timesteps[i] * this.config.timestep_scaling);
+  }
+  move({ i, x0 }, draw) {
+    return i + 1 === this.timesteps.length ? x0 : lcmStep(x0, this.alphasCumprod[this.timesteps[i + 1]], draw());
+  }
+}
+
 const COMMON = { num_train_timesteps: 1000, beta_start: 0.0001, beta_end: 0.02, beta_schedule: "linear",
   trained_betas: null, prediction_type: "epsilon", steps_offset: 0, clip_sample_range: 1 };
 // What every Stable Diffusion was trained with, where a config does not say.
@@ -317,10 +350,13 @@ const ONLY = { use_karras_sigmas: false, use_exponential_sigmas: false, use_beta
 
 /** By the names of the command line. */
 export const SAMPLERS = { ddpm: DDPM, ddim: DDIM, pndm: PNDM, lms: LMS, euler: Euler,
-  "euler-ancestral": EulerAncestral, heun: Heun, "dpm++": DPMSolver };
+  "euler-ancestral": EulerAncestral, heun: Heun, "dpm++": DPMSolver, lcm: LCM };
 const CLASS_NAMES = { DDPMScheduler: DDPM, DDIMScheduler: DDIM, PNDMScheduler: PNDM, LMSDiscreteScheduler: LMS,
   EulerDiscreteScheduler: Euler, EulerAncestralDiscreteScheduler: EulerAncestral, HeunDiscreteScheduler: Heun,
-  DPMSolverMultistepScheduler: DPMSolver };
+  DPMSolverMultistepScheduler: DPMSolver, LCMScheduler: LCM };
+
+/** Of use only to networks that were distilled for it; pages do not offer it. */
+export const DISTILLED = ["lcm"];
 
 /** The sampler of this name, or the one that the config names, for a model's scheduler_config.json. */
 export function makeScheduler(config, name = null) {

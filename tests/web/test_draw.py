@@ -95,7 +95,7 @@ def difference(told: list, image: Image.Image) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(("prompt", "sampler", "steps", "guidance"), [
     (prompt, sampler, 20 if sampler == "ddim" else 6, guidance)
-    for prompt, sampler, guidance in zip(PROMPTS, SAMPLERS, [3, 7.5, 3, 1, 4, 7.5, 3, 2])])
+    for prompt, sampler, guidance in zip([*PROMPTS, "a fox"], SAMPLERS, [3, 7.5, 3, 1, 4, 7.5, 3, 2, 1], strict=True)])
 def test_text_to_image(drawing, models, prompt, sampler, steps, guidance):
     options = {"seed": 5, "steps": steps, "guidance": guidance, "scheduler": sampler, "negativePrompt": "a dog"}
     told = drawing.evaluate("async ([prompt, options]) => told(await mini.textToImage(prompt, options))",
