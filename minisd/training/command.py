@@ -64,10 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def argparse_keywords(kind: Any) -> dict[str, Any]:
-    """add_argument's keywords for a field of this type, which may be a union with None."""
-    if isinstance(kind, types.UnionType):
+    """add_argument's keywords for a field of this type, which may be a union with None: then "none" is understood."""
+    optional = isinstance(kind, types.UnionType)
+    if optional:
         kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
-    return {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+
+    def read(word: str) -> Any:
+        return None if optional and word == "none" else kind(word)
+
+    read.__name__ = kind.__name__  # argparse's error messages name it
+    return {"type": read}
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -37,6 +37,22 @@ def test_every_option_is_read_as_its_type(model, cls, name):
     assert getattr(parse(model, option, word), name) == value
     assert type(getattr(parse(model, option, word), name)) is kinds[0]
     assert default is None if type(None) in typing.get_args(kind) and default is None else isinstance(default, kinds[0])
+    if kinds != [str]:
+        assert (type(None) in typing.get_args(kind)) == understood(model, option, "none")
+
+
+def understood(*words: str) -> bool:
+    try:
+        parse(*words)
+    except SystemExit:
+        return False
+    return True
+
+
+def test_none_turns_an_option_off(capsys):
+    assert parse("unet", "--min-snr", "none").min_snr is None
+    assert not understood("unet", "--min-snr", "nothing")
+    assert "invalid float value: 'nothing'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", MODELS)
