@@ -11,6 +11,7 @@ from tests.notebooks.files import CHAPTERS, ROOT, SOLUTIONS, code_cells, name, p
 from tests.notebooks.setup_cell import address, setup_cell
 
 SETUP = setup_cell(address((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+LONG = ("05_text", "07_training")  # lessons that need more than the usual 2,600 words and 45 cells
 HEADER = ("**What you build:**", "**What you need:**", "**Time:**", "**Questions:**", "**What could go wrong:**")
 RUNS_IN = re.compile(r"Runs in: (\d+) (seconds?|minutes?) on two CPU cores · memory: \d+(\.\d+)? GB")
 
@@ -71,9 +72,11 @@ def test_cells_are_short(path):
 def test_lengths_are_those_that_readers_like(chapter):
     notebook = read(chapter)
     cells = code_cells(notebook)
-    assert 15 <= len(cells) <= 45
+    most_cells, most_words = (50, 3000) if chapter.stem in LONG else (45, 2600)
+    assert 15 <= len(cells) <= most_cells
     assert median(map(lines, cells)) <= 10
-    assert 1000 <= sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown") <= 2600
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    assert 1000 <= words <= most_words
 
 
 def test_pictures_have_an_alternative_text(path):
