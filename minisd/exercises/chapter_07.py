@@ -45,7 +45,7 @@ def steps_until(decay: float, share: float) -> int:
 
 
 def average_of(gradients: list[Tensor], counts: list[int]) -> Tensor:
-    return sum(n * g for n, g in zip(counts, gradients)) / sum(counts)
+    return torch.stack([n * g for n, g in zip(counts, gradients)]).sum(dim=0) / sum(counts)
 
 
 def parts_of_batches() -> list[tuple]:
