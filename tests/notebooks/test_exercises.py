@@ -13,7 +13,7 @@ import torch
 
 from minisd.exercises import Exercise, check, find, verdict
 from tests.notebooks.files import CHAPTERS, SOLUTIONS, code_cells, printed, read
-from tests.notebooks.wrong_answers import WRONG
+from tests.notebooks.wrong_answers import RIGHT, WRONG
 
 matplotlib.use("Agg")
 STUB = re.compile(r"^def (exercise_\d+_\d+)\(.*?check\(\1\)", re.DOTALL | re.MULTILINE)
@@ -89,6 +89,18 @@ def test_wrong_answers_get_the_hint_that_is_theirs(name, source, hint, capsys):
     said = run(f"{source}\ncheck({name})", preamble(path, cell), capsys)
     assert said.startswith(f"exercise {find(name)[1]}: not yet. ")
     assert hint in said
+
+
+@pytest.mark.parametrize(("name", "source"), [(name, one) for name, many in RIGHT.items() for one in many])
+def test_unusual_right_answers_are_right(name, source, capsys):
+    path, cell = SOLVED[name]
+    assert run(f"{source}\ncheck({name})", preamble(path, cell), capsys) == f"exercise {find(name)[1]}: right!"
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_six_wrong_answers_and_four_right_ones_were_tried(name):
+    assert len(WRONG[name]) >= 6
+    assert len(RIGHT[name]) >= 4
 
 
 @pytest.mark.parametrize("name", STUBS)
