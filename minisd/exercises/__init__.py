@@ -24,6 +24,10 @@ import numpy as np
 from torch import Tensor
 
 NAME = re.compile(r"exercise_([0-9]{1,2})_([0-9]{1,2})")
+ADVICE = {  # part of Python's message → what to do about it
+    "'float' object has no attribute 'sqrt'": "A plain number has no .sqrt(); write number ** 0.5.",
+    "sqrt(): argument 'input' (position 1) must be Tensor, not": "torch.sqrt takes tensors only; write number ** 0.5.",
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def judge(attempt: Attempt, exercise: Exercise) -> str:
     if attempt.stub:
         return "not attempted yet."
     if attempt.error:
-        return f"not yet. It stopped with {attempt.error}"
+        advice = [f". {what}" for part, what in ADVICE.items() if part in attempt.error]
+        return f"not yet. It stopped with {attempt.error}{''.join(advice)}"
     if len(given) != len(cases):
         raise ValueError(f"{len(given)} values for {len(cases)} cases")
     if all(value is None or value is Ellipsis for value in given):
