@@ -4,7 +4,7 @@ import gc
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,15 +176,35 @@ def load_scheduler(folder: Path, asked: str | Scheduler | None, changes: dict) -
     swap in) where minisd lacks the folder's."""
     if asked is not None and not isinstance(asked, str):
         return asked
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    path = folder / "scheduler"
+    config = read_json(path / "scheduler_config.json")
     try:
         return schedulers.sampler_class(config.get("_class_name", "PNDMScheduler")).from_config(config, **changes)
     except ValueError as error:
         if asked is None:
-            raise ValueError(f"{folder / 'scheduler'}: {error}. Another sampler may do with its noise schedule: pass "
-                             'scheduler="ddim", for example, or --scheduler ddim on the command line') from None
-    schedule = {field: value for field, value in config.items() if field not in schedulers.SOLVER_FIELDS}
-    return schedulers.sampler_class(asked).from_config({**schedulers.SD_SCHEDULE, **schedule}, **changes)
+            raise ValueError(f"{path}: {error}{way_out(config, changes)}") from None
+    sampler = schedulers.sampler_class(asked)
+    try:
+        return sampler.from_config(for_another_sampler(config), **changes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def for_another_sampler(config: dict) -> dict:
+    """A scheduler's fields, without those that say how its own solver moves."""
+    fields = {field: value for field, value in config.items() if field not in schedulers.SOLVER_FIELDS}
+    return {**schedulers.SD_SCHEDULE, **fields}
+
+
+def way_out(config: dict, changes: dict) -> str:
+    """What to do about a scheduler that minisd lacks: empty if no other sampler can stand in, as with flow matching,
+    whose noise is not made by betas."""
+    for name in ("ddim", "euler") if {"beta_start", "trained_betas"} & config.keys() else ():
+        with suppress(ValueError):
+            schedulers.sampler_class(name).from_config(for_another_sampler(config), **changes)
+            return (f'. Another sampler may do with its noise schedule: pass scheduler="{name}", for example, or '
+                    f"--scheduler {name} on the command line")
+    return ""
 
 
 def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str | None,

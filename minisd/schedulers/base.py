@@ -13,7 +13,8 @@ from torch import Tensor
 
 from minisd.cautions import warn
 from minisd.randomness import Generators, randn
-from minisd.schedulers.config import SchedulerConfig, check_config, given_fields, is_anothers, write_config
+from minisd.schedulers.config import (SchedulerConfig, check_config, check_sigmas, given_fields, is_anothers,
+                                      write_config)
 from minisd.schedulers.mixture import ALPHA_BAR, Mixture, check_noise
 from minisd.schedulers.schedule import noise_tables
 
@@ -264,6 +265,7 @@ class Scheduler(ABC):
         others = {name: value for name, value in given.items() if is_anothers(name, cls.DEFAULTS)}
         if idle := sorted(changes.keys() & others.keys()):
             warn(f"{cls.__name__} has no {', '.join(idle)}: kept for another sampler, without effect on this one")
+        check_sigmas(cls.__name__, others)
         scheduler = cls(**{name: value for name, value in given.items() if name not in others})
         scheduler._internal_dict |= others
         return scheduler

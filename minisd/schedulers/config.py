@@ -18,20 +18,27 @@ FIELDS: dict[str, tuple | None] = {
     "prediction_type": ("epsilon", "v_prediction", "sample"), "timestep_spacing": ("leading", "linspace", "trailing"),
     "clip_sample": (False, True), "clip_sample_range": None, "set_alpha_to_one": (False, True),
     "thresholding": (False,), "dynamic_thresholding_ratio": None, "sample_max_value": None,
-    "variance_type": (None, "fixed_small", "fixed_large"), "skip_prk_steps": (False, True),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large"), "skip_prk_steps": (False, True),
     "use_karras_sigmas": (False, True), "use_exponential_sigmas": (False,), "use_beta_sigmas": (False,),
-    "interpolation_type": ("linear",), "timestep_type": ("discrete",), "sigma_min": (None,), "sigma_max": (None,),
+    "interpolation_type": ("linear",), "timestep_type": ("discrete",), "sigma_min": None, "sigma_max": None,
     "final_sigmas_type": ("zero", "sigma_min"), "solver_order": (1, 2, 3), "solver_type": ("midpoint", "heun"),
     "algorithm_type": ("dpmsolver++", "dpmsolver"), "lower_order_final": (False, True), "euler_at_final": (False, True),
     "lambda_min_clipped": (-inf,), "use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "flow_shift": None,
     "use_dynamic_shifting": (False,), "time_shift_type": None, "original_inference_steps": None,
     "timestep_scaling": None,
 }
-# Those of samplers that minisd lacks (DEIS, UniPC, TCD, SA-Solver, DPM-Solver-SDE, RePaint), and two of 2022.
-ELSEWHERE = {
-    "predict_x0", "disable_corrector", "solver_p", "shift_terminal", "predictor_order", "corrector_order", "tau_func",
-    "noise_sampler_seed", "eta", "tensor_format", "timestep_values",
-}
+# Those of the samplers that minisd lacks.
+ELSEWHERE = set("""
+    predict_x0 disable_corrector solver_p shift_terminal predictor_order corrector_order tau_func noise_sampler_seed eta
+    snr_shift_scale gamma final_step_size_scale invert_sigmas stochastic_sampling sigma_data sigma_schedule rho scaler s
+    shift base_shift max_shift base_image_seq_len max_image_seq_len upscale_mode stages stage_range scale_factors
+    scheduler_type s_noise s_churn s_min s_max snr sampling_eps correct_steps clip_denoised num_policy_substeps eps
+    tail_steps tail_step_multiplier t_min t_max t_lim_ode t_lim_ode_below tsr_k tsr_sigma schedule_mode noise_mode
+    n_grid num_inference_steps block_length masking_schedule mask_token_id minimal_topk threshold editing_threshold
+    entropy_bound corrector_k corrector_steps corrector_selection corrector_selection_tau num_vec_classes
+    alpha_cum_start alpha_cum_end gamma_cum_start gamma_cum_end
+    tensor_format timestep_values
+""".split())  # the last two are of 2022
 
 COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
           "trained_betas": None, "prediction_type": "epsilon", "steps_offset": 0}
@@ -75,11 +82,22 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
         raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
                          "between 0 and 1")
     for field in ("clip_sample_range", "timestep_scaling"):
-        factor = config.get(field, 1.0)
-        if not isinstance(factor, Real) or not 0 < float(factor) < inf:
-            raise ValueError(f"{name}: {field}={factor!r}; it must be a number above 0, and finite")
+        check_positive(name, field, config.get(field, 1.0))
+    check_sigmas(name, config)
     config |= {"_class_name": name, "_use_default_values": [field for field in defaults if field not in given]}
     return config
+
+
+def check_sigmas(name: str, config: dict) -> None:
+    """The ends of a run with Karras sigmas, which count even where they are another sampler's fields."""
+    for field in ("sigma_min", "sigma_max"):
+        if config.get(field) is not None:
+            check_positive(name, field, config[field])
+
+
+def check_positive(name: str, field: str, value: object) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < inf:
+        raise ValueError(f"{name}: {field}={shown(repr(value))}; it must be a number above 0, and finite")
 
 
 def is_fraction(value: object) -> bool:

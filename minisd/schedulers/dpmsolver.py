@@ -9,7 +9,7 @@ from torch import Tensor
 from minisd.schedulers.base import DrawNoise, Evaluation, Scheduler
 from minisd.schedulers.config import COMMON
 from minisd.schedulers.mixture import DPM
-from minisd.schedulers.schedule import karras_sigmas, spaced_timesteps, times_of_sigmas
+from minisd.schedulers.schedule import karras_range, karras_sigmas, spaced_timesteps, times_of_sigmas
 
 
 def dpm_solver_step(x: Tensor, outputs: Sequence[Tensor], sigmas: Tensor, order: int = 2, solver_type: str = "midpoint",
@@ -85,7 +85,8 @@ class DPMSolverMultistepScheduler(Scheduler):
         c, all_sigmas = self.config, self._all_sigmas()
         end = all_sigmas[0] if c.final_sigmas_type == "sigma_min" else 0.0
         if c.use_karras_sigmas:
-            sigmas = karras_sigmas(all_sigmas[-1], all_sigmas[0], steps)  # the whole range, whatever the spacing
+            # the whole range, whatever the spacing
+            sigmas = karras_sigmas(*karras_range(c, all_sigmas[-1], all_sigmas[0]), steps)
             times = times_of_sigmas(sigmas, all_sigmas)
             times = times if c.beta_schedule == "squaredcos_cap_v2" else times.round()
             return times.astype(np.int64), np.append(sigmas, end)

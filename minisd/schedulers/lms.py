@@ -53,7 +53,8 @@ class LMSDiscreteScheduler(Scheduler):
     memory = 3
 
     def _plan(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        return plan_fractional_times(self.config, steps, self._all_sigmas(), self.config["use_karras_sigmas"])
+        config = {**self.config, "sigma_min": None, "sigma_max": None}  # another's, which do not count, as in diffusers
+        return plan_fractional_times(config, steps, self._all_sigmas(), config["use_karras_sigmas"])
 
     def _advance(self, now: Evaluation, draw_noise: DrawNoise) -> Tensor:
         slopes = [*(earlier.eps for earlier in self.past), now.eps]

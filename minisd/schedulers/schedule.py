@@ -94,15 +94,23 @@ def plan_fractional_times(config: dict, steps: int, all_sigmas: np.ndarray, karr
 
     Args:
         all_sigmas: σ at every training time, the cleanest first.
-        karras: keep the first and the last noise level, but space those in between as Karras et al. do.
+        karras: keep the first and the last noise level (see `karras_range`), but space those in between as Karras et
+            al. do.
     """
     times = spaced_timesteps(config["timestep_spacing"], steps, config["num_train_timesteps"], config["steps_offset"])
     times = times.astype(np.float32)
     sigmas = np.interp(times, np.arange(len(all_sigmas)), all_sigmas)
     if karras:
-        sigmas = karras_sigmas(sigmas[0], sigmas[-1], steps)
+        sigmas = karras_sigmas(*karras_range(config, sigmas[0], sigmas[-1]), steps)
         times = times_of_sigmas(sigmas, all_sigmas).astype(np.float32)
     return times, np.append(sigmas, final_sigma)
+
+
+def karras_range(config: dict, sigma_max: float, sigma_min: float) -> tuple[float, float]:
+    """The first and last noise level: those given, unless the config sets `sigma_max` and `sigma_min`. As in diffusers,
+    these count here even for a sampler that has no such fields, if another one's config brought them."""
+    ends = config.get("sigma_max"), config.get("sigma_min")
+    return sigma_max if ends[0] is None else ends[0], sigma_min if ends[1] is None else ends[1]
 
 
 def karras_sigmas(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> np.ndarray:

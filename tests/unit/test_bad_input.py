@@ -238,8 +238,8 @@ def test_pipelines_and_schedulers_of_other_models(folder):
     edit(folder / "scheduler/scheduler_config.json", _class_name=["DDIMScheduler"])
     with pytest.raises(ValueError, match=r"\['DDIMScheduler'\] is not known"):
         StableDiffusion.from_pretrained(folder)
-    edit(folder / "scheduler/scheduler_config.json", **scheduler, shift=3.0)
-    with pytest.raises(ValueError, match=r"unknown field 'shift' \(value 3\.0\)"):
+    edit(folder / "scheduler/scheduler_config.json", **scheduler, shifts=3.0)
+    with pytest.raises(ValueError, match=r"unknown field 'shifts' \(value 3\.0\)"):
         StableDiffusion.from_pretrained(folder)
     edit(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
     with pytest.raises(ValueError, match="describes a StableDiffusionXLPipeline; minisd opens StableDiffusionPipel"):
