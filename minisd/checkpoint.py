@@ -13,6 +13,7 @@ import torch
 from minisd import outdated, schedulers, single_file
 from minisd.files import assets_folder, read_json
 from minisd.layout import NETWORKS, check_ids, check_kind, variant_of_each
+from minisd.messages import shown
 from minisd.prediction import prediction_and_size
 from minisd.saving import atomic_folder
 from minisd.schedulers.base import Scheduler
@@ -156,9 +157,9 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant:
     kind = check_kind(folder)
     variants = variant_of_each(folder, variant)
     guidance_scale = read_json(folder / "model_index.json").get("_guidance_scale", GUIDANCE_SCALE)
-    if type(guidance_scale) not in (int, float) or not 0 <= guidance_scale <= 1e4:
-        raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {guidance_scale!r}; it must be a number "
-                         "from 0, the one that is best for this model")
+    if type(guidance_scale) not in (int, float) or not -1e4 <= guidance_scale <= 1e4:
+        raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {shown(repr(guidance_scale))}; it must be "
+                         "a number, the one that is best for this model")
     networks = {}
     for part, network in NETWORKS.items():
         part_dtype = dtype_of(part, read_json(folder / part / "config.json"), dtype)

@@ -46,8 +46,8 @@ class StableDiffusion:
         num_inference_steps: denoising steps, 1 to 1000; 20 to 50 are usual.
         guidance_scale: how strongly to follow the prompt: noise = negative + scale · (positive − negative). None takes
             the model's own, the attribute of the same name, which for published models is 7.5. 1 turns guidance off,
-            and halves the work; below 1, with a warning, the prompt counts for less than that, and at 0 for nothing. In
-            Ho & Salimans' notation it is w + 1.
+            and halves the work; below 1, with a warning, the prompt counts for less than that, at 0 for nothing, and
+            below 0 it is what to avoid. (diffusers takes all below 1 for 1.) In Ho & Salimans' notation it is w + 1.
         num_images: pictures for each prompt.
         seed: picture k of the batch is drawn with seed + k: the picture that seed=seed + k draws alone.
         generator: instead of a seed, a torch.Generator, or a list with one for each picture.
@@ -260,9 +260,10 @@ class StableDiffusion:
         check_guidance(guidance_scale)
         if guidance_scale < 1:
             share = float(guidance_scale)
-            warn(f"guidance_scale={share:g}: the prompt counts for {share:.0%} only, the negative prompt (empty by "
-                 "default) for the rest. 1 is no guidance: the prompt alone, in half of the time; where others say 0, "
-                 "as on the cards of Turbo models, it is 1 here")
+            what = (f"the prompt counts for {share:.0%} only, the negative prompt (empty by default) for the rest"
+                    if share >= 0 else "pictures are steered away from the prompt, to the negative prompt and beyond")
+            warn(f"guidance_scale={share:g}: {what}. 1 is no guidance: the prompt alone, in half of the time; where "
+                 "others say 0, as on the cards of Turbo models, it is 1 here")
         guided, batch = guidance_scale != 1, len(latents)
         if len(context) != (2 * batch if guided else batch):
             raise ValueError(f"context has length {len(context)}; for {batch} latents with guidance_scale="
@@ -514,8 +515,9 @@ def is_number(value: object) -> bool:
 
 def check_guidance(scale: float) -> float:
     """The same number, if it can be a guidance scale."""
-    if not is_number(scale) or not 0 <= scale <= 1e4:
-        raise ValueError(f"guidance_scale={scale!r}; it must be a number from 0 (1 is no guidance, 7.5 is usual)")
+    if not is_number(scale) or not -1e4 <= scale <= 1e4:
+        raise ValueError(f"guidance_scale={scale!r}; it must be a number from -10,000 to 10,000 (1 is no guidance, 7.5 "
+                         "is usual)")
     return scale
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from minisd.cautions import warn
 from minisd.randomness import Generators, randn
-from minisd.schedulers.config import (SchedulerConfig, check_config, check_sigmas, given_fields, is_anothers,
-                                      write_config)
+from minisd.schedulers.config import SchedulerConfig, check_config, given_fields, split_fields, write_config
 from minisd.schedulers.mixture import ALPHA_BAR, Mixture, check_noise
 from minisd.schedulers.schedule import noise_tables
 
@@ -262,11 +261,10 @@ class Scheduler(ABC):
             ValueError: a field that no sampler has, or an unsupported value.
         """
         given = given_fields(config) | changes
-        others = {name: value for name, value in given.items() if is_anothers(name, cls.DEFAULTS)}
+        own, others = split_fields(cls.__name__, cls.DEFAULTS, given)
         if idle := sorted(changes.keys() & others.keys()):
             warn(f"{cls.__name__} has no {', '.join(idle)}: kept for another sampler, without effect on this one")
-        check_sigmas(cls.__name__, others)
-        scheduler = cls(**{name: value for name, value in given.items() if name not in others})
+        scheduler = cls(**own)
         scheduler._internal_dict |= others
         return scheduler
 

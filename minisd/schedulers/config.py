@@ -27,18 +27,20 @@ FIELDS: dict[str, tuple | None] = {
     "use_dynamic_shifting": (False,), "time_shift_type": None, "original_inference_steps": None,
     "timestep_scaling": None,
 }
-# Those of the samplers that minisd lacks.
-ELSEWHERE = set("""
-    predict_x0 disable_corrector solver_p shift_terminal predictor_order corrector_order tau_func noise_sampler_seed eta
-    snr_shift_scale gamma final_step_size_scale invert_sigmas stochastic_sampling sigma_data sigma_schedule rho scaler s
-    shift base_shift max_shift base_image_seq_len max_image_seq_len upscale_mode stages stage_range scale_factors
-    scheduler_type s_noise s_churn s_min s_max snr sampling_eps correct_steps clip_denoised num_policy_substeps eps
-    tail_steps tail_step_multiplier t_min t_max t_lim_ode t_lim_ode_below tsr_k tsr_sigma schedule_mode noise_mode
-    n_grid num_inference_steps block_length masking_schedule mask_token_id minimal_topk threshold editing_threshold
-    entropy_bound corrector_k corrector_steps corrector_selection corrector_selection_tau num_vec_classes
-    alpha_cum_start alpha_cum_end gamma_cum_start gamma_cum_end
-    tensor_format timestep_values
-""".split())  # the last two are of 2022
+# Those of the samplers that minisd lacks; the last two are of 2022.
+ELSEWHERE = {
+    "predict_x0", "disable_corrector", "solver_p", "shift_terminal", "predictor_order", "corrector_order",
+    "tau_func", "noise_sampler_seed", "eta", "snr_shift_scale", "gamma", "final_step_size_scale", "invert_sigmas",
+    "stochastic_sampling", "sigma_data", "sigma_schedule", "rho", "scaler", "s", "shift", "base_shift", "max_shift",
+    "base_image_seq_len", "max_image_seq_len", "upscale_mode", "stages", "stage_range", "scale_factors",
+    "scheduler_type", "s_noise", "s_churn", "s_min", "s_max", "snr", "sampling_eps", "correct_steps",
+    "clip_denoised", "num_policy_substeps", "eps", "tail_steps", "tail_step_multiplier", "t_min", "t_max",
+    "t_lim_ode", "t_lim_ode_below", "tsr_k", "tsr_sigma", "schedule_mode", "noise_mode", "n_grid",
+    "num_inference_steps", "block_length", "masking_schedule", "mask_token_id", "minimal_topk", "threshold",
+    "editing_threshold", "entropy_bound", "corrector_k", "corrector_steps", "corrector_selection",
+    "corrector_selection_tau", "num_vec_classes", "alpha_cum_start", "alpha_cum_end", "gamma_cum_start",
+    "gamma_cum_end", "tensor_format", "timestep_values",
+}
 
 COMMON = {"num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
           "trained_betas": None, "prediction_type": "epsilon", "steps_offset": 0}
@@ -102,6 +104,13 @@ def check_positive(name: str, field: str, value: object) -> None:
 
 def is_fraction(value: object) -> bool:
     return isinstance(value, Real) and 0 < float(value) < 1
+
+
+def split_fields(name: str, defaults: dict, given: dict) -> tuple[dict, dict]:
+    """A sampler's own fields, among them unknown ones; and those that only other published samplers have."""
+    others = {field: value for field, value in given.items() if is_anothers(field, defaults)}
+    check_sigmas(name, others)
+    return {field: value for field, value in given.items() if field not in others}, others
 
 
 def is_anothers(field: str, defaults: dict) -> bool:

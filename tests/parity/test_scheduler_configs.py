@@ -33,8 +33,8 @@ def test_every_published_config_draws_as_in_diffusers(name):
     cls, reference = getattr(schedulers, name), getattr(diffusers, name)
     seen, refused = [], set()
     for published in PUBLISHED:
-        config = fields_of(published)
-        for config in (config, config | {"use_karras_sigmas": True}):
+        fields = fields_of(published)
+        for config in (fields, fields | {"use_karras_sigmas": True}):
             try:
                 ours = cls.from_config(config)
             except ValueError as error:
@@ -91,12 +91,12 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 def test_another_sampler_is_proposed_only_where_it_helps(tiny, tmp_path, config, way_out):
     folder = shutil.copytree(tiny["sd1"], tmp_path / "sd1")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="sd1.scheduler: ") as caught:
+    with pytest.raises(ValueError, match=r"sd1.scheduler: ") as caught:
         StableDiffusion.from_pretrained(folder)
     assert ("--scheduler" in str(caught.value)) is (way_out is not None)
     if way_out:
         assert f'pass scheduler="{way_out}", for example, or --scheduler {way_out} on' in str(caught.value)
         StableDiffusion.from_pretrained(folder, scheduler=way_out)
     elif "Flow" not in config["_class_name"]:
-        with pytest.raises(ValueError, match="sd1.scheduler: DDIMScheduler: "):  # the file is named here, too
+        with pytest.raises(ValueError, match=r"sd1.scheduler: DDIMScheduler: "):  # the file is named here, too
             StableDiffusion.from_pretrained(folder, scheduler="ddim")

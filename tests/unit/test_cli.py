@@ -122,7 +122,7 @@ def test_info(tiny, capsys, kind, expected):
 @pytest.mark.parametrize(("options", "message"), [
     ({"model": "no/such/folder"}, "no/such/folder is neither a file nor a folder"),
     ({"steps": 0}, "num_inference_steps"),
-    ({"guidance": -1}, "guidance_scale=-1.0"),
+    ({"guidance": -1e5}, "guidance_scale=-100000.0"),
     ({"num": 0}, "num_images=0"),
     ({"seed": -1}, "seed=-1"),
     ({"height": 60}, "height is 60 pixels; it must be divisible by 8, for example 64"),

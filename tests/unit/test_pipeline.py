@@ -188,7 +188,7 @@ def test_numbers_of_numpy_are_numbers(sd):
 # --- guidance and the number of calls -------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:guidance_scale=0:UserWarning")
+@pytest.mark.filterwarnings("ignore:guidance_scale=(0|-3):UserWarning")
 @pytest.mark.parametrize(("guidance", "batch"), [(1, 3), (1.0, 3), (7.5, 6), (0, 6)])
 def test_guidance_is_one_call_of_twice_the_batch_and_1_is_none(sd, calls, guidance, batch):
     sd.text_to_image(CAPTIONS[0], num_images=3, guidance_scale=guidance, output="latent", **QUICK)
@@ -210,8 +210,10 @@ def test_strength_is_the_part_of_the_steps_that_is_run(sd, calls, image, strengt
     assert len(calls) == steps
 
 
-@pytest.mark.parametrize(("scale", "share"), [(0, "0%"), (0.25, "25%")])
-def test_guidance_below_1_warns(sd, inpainter, image, mask, scale, share):
+@pytest.mark.parametrize(("scale", "what"), [
+    (0, "the prompt counts for 0% only"), (0.25, "the prompt counts for 25% only"),
+    (-1.5, "pictures are steered away from the prompt, to the negative prompt and beyond")])
+def test_guidance_below_1_warns(sd, inpainter, image, mask, scale, what):
     """In all three jobs and in the loop by hand, once, at the caller's line."""
     settings = {"guidance_scale": scale, "num_inference_steps": 2, "output": "latent", "progress": False}
     for draw in (lambda: sd.text_to_image(CAPTIONS[0], **settings),
@@ -219,13 +221,13 @@ def test_guidance_below_1_warns(sd, inpainter, image, mask, scale, share):
                  lambda: sd.inpaint(CAPTIONS[0], image, mask, **settings),
                  lambda: inpainter.inpaint(CAPTIONS[0], image, mask, **settings),
                  lambda: list(sd.denoise(*begin(sd, guidance=scale)))):
-        with pytest.warns(UserWarning, match=rf"^guidance_scale={scale}: the prompt counts for {share} only, .*1 is no "
-                                             r"guidance: the prompt alone") as caught:
+        with pytest.warns(UserWarning, match=rf"^guidance_scale={scale}: {what}.*\. 1 is no guidance: the "
+                                             "prompt alone") as caught:
             draw()
         assert [one.filename for one in caught] == [__file__]
 
 
-@pytest.mark.filterwarnings("ignore:guidance_scale=0:UserWarning")
+@pytest.mark.filterwarnings("ignore:guidance_scale=(0|-3):UserWarning")
 def test_guidance_is_linear_from_negative_to_positive(exact):
     """One step of a linear sampler: latents(scale) = latents(negative) + scale · (positive − negative)."""
     def latents(scale, prompt=CAPTIONS[0], negative=CAPTIONS[1]):
@@ -234,6 +236,7 @@ def test_guidance_is_linear_from_negative_to_positive(exact):
     negative, positive = latents(1, prompt=CAPTIONS[1]), latents(1)
     assert (positive - negative).abs().max() > 1e-4
     torch.testing.assert_close(latents(0), negative, rtol=0, atol=1e-6)
+    torch.testing.assert_close(latents(-3), negative - 3 * (positive - negative), rtol=0, atol=1e-5)
     torch.testing.assert_close(latents(20), negative + 20 * (positive - negative), rtol=0, atol=1e-5)
 
 
@@ -423,7 +426,7 @@ def test_frozen_networks_may_stay_on_another_device(tiny, image):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"context": 2}, "context has length 2; for 2 latents with guidance_scale=5.0 it must be 4, negative prompts"),
     ({"guidance_scale": 1}, "context has length 4; for 2 latents with guidance_scale=1 it must be 2, the prompts"),
-    ({"guidance_scale": -1}, "guidance_scale=-1; it must be a number from 0"),
+    ({"guidance_scale": -10001}, "guidance_scale=-10001; it must be a number from -10,000 to 10,000"),
     ({"shown": torch.zeros(2, 5, 8, 8)}, "latents and shown have 9 channels together; this U-Net takes 4"),
 ])
 def test_loops_that_make_no_sense(sd, changes, message):
