@@ -11,6 +11,7 @@ import regex
 
 from minisd.bpe import END, START
 from minisd.files import read_json
+from minisd.messages import quoted, shown
 
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
 
@@ -48,13 +49,13 @@ def read_added_tokens(folder: Path, vocab: dict[str, int]) -> tuple[list[AddedTo
     for file, fields, number in listed:
         name = content_of(fields)
         if name is None or not str(number).isdecimal():
-            raise ValueError(f"{file}: {fields!r} with the id {number!r} is no added token")
+            raise ValueError(f"{file}: {quoted(fields)} with the id {quoted(number)} is no added token")
         ids[name], fields_of[name] = int(str(number)), fields
     new = sorted(ids.keys() - vocab.keys(), key=ids.__getitem__)
     known = vocab | {name: i for i, name in enumerate(new, len(vocab))}
     for name, number in ids.items():
         if number != known[name]:
-            raise ValueError(f"the added token {name!r} has the id {number}; it must be {known[name]}")
+            raise ValueError(f"the added token {quoted(name)} has the id {shown(number)}; it must be {known[name]}")
 
     named = [token for key, token in config.items() if key.endswith("_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
@@ -88,7 +89,7 @@ def padding(folder: Path, config: dict, known: dict[str, int]) -> str | None:
         return None
     if (text := content_of(token)) not in known:
         file = MAP if special_tokens_map(folder).get("pad_token") == token else CONFIG
-        raise ValueError(f"{file}: pad_token {text or token!r} is not in the vocabulary")
+        raise ValueError(f"{file}: pad_token {quoted(text or token)} is not in the vocabulary")
     return text
 
 

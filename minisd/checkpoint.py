@@ -13,7 +13,7 @@ import torch
 from minisd import outdated, schedulers, single_file
 from minisd.files import assets_folder, read_json
 from minisd.layout import NETWORKS, check_ids, check_kind, variant_of_each
-from minisd.messages import shown
+from minisd.messages import ShownPath, quoted, shown
 from minisd.prediction import prediction_and_size
 from minisd.saving import atomic_folder
 from minisd.schedulers.base import Scheduler
@@ -107,13 +107,13 @@ def locate(source: str | Path, variant: str | None = None) -> Path:
     if not isinstance(source, (str, Path)) or not str(source):
         raise TypeError(f"source is {source!r}; it must be {', '.join(BUNDLED)}, a folder, a file, or a Hub id")
     source = str(source)
-    path = assets_folder() / source if source in BUNDLED else Path(source).expanduser()
+    path = ShownPath(assets_folder() / source if source in BUNDLED else source).expanduser()
     if path.exists():
         return path
     if source in BUNDLED:
         raise FileNotFoundError(f"the weights of {source} should lie in {path}, and do not; `minisd train` makes them")
     if path.suffix in (".safetensors", ".ckpt") or not HUB_ID.fullmatch(source):
-        raise FileNotFoundError(f"{source} is neither a file nor a folder, nor one of {', '.join(BUNDLED)}, "
+        raise FileNotFoundError(f"{shown(source)} is neither a file nor a folder, nor one of {', '.join(BUNDLED)}, "
                                 "nor a Hub id such as org/name")
     return download(source, variant)
 
@@ -158,7 +158,7 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype, variant:
     variants = variant_of_each(folder, variant)
     guidance_scale = read_json(folder / "model_index.json").get("_guidance_scale", GUIDANCE_SCALE)
     if type(guidance_scale) not in (int, float) or not -1e4 <= guidance_scale <= 1e4:
-        raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {shown(repr(guidance_scale))}; it must be "
+        raise ValueError(f"{folder / 'model_index.json'}: _guidance_scale is {quoted(guidance_scale)}; it must be "
                          "a number, the one that is best for this model")
     networks = {}
     for part, network in NETWORKS.items():
@@ -214,7 +214,7 @@ def load_file(path: Path, device: torch.device, dtype: torch.dtype, variant: str
     if variant is not None:
         raise ValueError(f"variant={variant!r} chooses among the files of a folder; {path} is a single file")
     weights, global_step = single_file.read_single_file(path)
-    parts = single_file.split(weights, str(path))
+    parts = single_file.split(weights, f"{path}")
     tokenizer = Tokenizer.from_pretrained(assets_folder() / "clip-tokenizer")
     version_2 = parts["text_encoder"][0]["hidden_act"] == "gelu"
     if version_2:

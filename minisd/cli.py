@@ -16,6 +16,7 @@ from minisd import StableDiffusion
 from minisd.console import forgiving_console
 from minisd.files import assets_folder, check_regular
 from minisd.images import check_depth, check_size, save_png
+from minisd.messages import ShownPath, shown
 from minisd.pipeline import Images
 from minisd.saving import check_folder
 from minisd.schedulers import FIELDS, SAMPLERS
@@ -33,15 +34,20 @@ def run_command(arguments: list[str]) -> int:
     options = make_parser(training="train" in arguments[:1]).parse_args(arguments)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"minisd: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_: print(f"minisd: {plain(message)}", file=sys.stderr)
             options.run(options)
     except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError) as error:
-        print(f"minisd: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"minisd: {plain(error) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minisd: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def plain(message: object) -> str:
+    """A message in one line, without what could command a terminal: a file's name, or what is in the file, may."""
+    return shown(" ".join(str(message).split()), 10_000)
 
 
 def make_parser(training: bool = False) -> argparse.ArgumentParser:
@@ -164,7 +170,7 @@ def evaluate(options: Namespace) -> None:
 
     if options.count < 2:
         raise ValueError(f"--count is {options.count}; it must be at least 2, or there is no Fréchet distance")
-    out = Path(options.out).expanduser()
+    out = ShownPath(options.out).expanduser()
     check_folder(out)
     classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
     sd = StableDiffusion.from_pretrained(options.model, device="cpu")
@@ -178,7 +184,7 @@ def evaluate(options: Namespace) -> None:
         new, heldout = (evaluation.retrieval(clip, sd.tokenizer, data, split) for split in ("train", "heldout"))
         remark += f"CLIP: of 256 captions, {new:.1%} / {heldout:.1%} find their own picture among all.\n"
     evaluation.write_report(rows, out, remark)
-    print(evaluation.table(rows) + remark + f"Also in {options.out}.")
+    print(evaluation.table(rows) + remark + f"Also in {out}.")
 
 
 def export(options: Namespace) -> None:
@@ -208,7 +214,7 @@ def info(options: Namespace) -> None:
     width = sd.text_encoder.config.hidden_size
     version = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}.get(width, "a mini model")
     kind = ", inpainting" if sd.unet.config.in_channels == 9 else ""
-    print(f"{options.model}: {version}{kind}, predicts {sd.scheduler.config.prediction_type}")
+    print(f"{shown(options.model, 1000)}: {version}{kind}, predicts {sd.scheduler.config.prediction_type}")
     print(f"  pictures {side}×{side}, latents {sd.vae.config.latent_channels}×{side // sd.vae.downscale}×"
           f"{side // sd.vae.downscale}, text {sd.tokenizer.context_length}×{width}, "
           f"vocabulary {sd.tokenizer.vocab_size:,}")
@@ -254,7 +260,7 @@ def name_files(options: Namespace) -> list[Path]:
     """--out is a .png file or a folder; the names of several pictures carry their seeds."""
     if options.num > 10_000:
         raise ValueError(f"--num is {options.num}; it must be a whole number from 1 to 10,000")
-    out, seeds = Path(options.out).expanduser(), range(options.seed, options.seed + options.num)
+    out, seeds = ShownPath(options.out).expanduser(), range(options.seed, options.seed + options.num)
     if out.suffix.lower() == ".png" and not out.is_dir():
         names = [out.name] if options.num == 1 else [f"{out.stem}-{seed}.png" for seed in seeds]
         out = out.parent

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from minisd.messages import ShownPath
 from minisd.saving import check_whole
 
 # The largest text file of a published model is a tokenizer.json of 4 MB.
@@ -11,9 +12,10 @@ LARGEST_TEXT = 100 * 2**20
 
 def check_regular(path: str | Path) -> None:
     """Raise a ValueError for what is no file: opening a FIFO can wait for ever, and a device may never end."""
-    if Path(path).exists() and not Path(path).is_file():
+    path = ShownPath(path)
+    if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a regular file, but a "
-                         + ("directory" if Path(path).is_dir() else "FIFO, a device or a socket") + "; give a file")
+                         + ("directory" if path.is_dir() else "FIFO, a device or a socket") + "; give a file")
 
 
 def read_text(path: Path) -> str:
@@ -23,6 +25,7 @@ def read_text(path: Path) -> str:
         FileNotFoundError: there is none.
         ValueError: it is no regular file, absurdly large, or not UTF-8.
     """
+    path = ShownPath(path)
     check_whole(path.parent)
     check_regular(path)
     if not path.is_file():
@@ -42,9 +45,9 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+        raise ValueError(f"{ShownPath(path)} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not an object")
+        raise ValueError(f"{ShownPath(path)} holds a {type(value).__name__}, not an object")
     return value
 
 

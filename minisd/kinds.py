@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from minisd.messages import quoted
 from minisd.unet import UNetConfig
 
 OPENED = "minisd opens Stable Diffusion 1.x and 2.x, for text to image and inpainting"
@@ -66,7 +67,7 @@ def check_unet(config: dict, source: str) -> None:
     """Raise a ValueError for a pipeline's U-Net that is another model's, `source`'s."""
     for kind, field, fits in UNETS:
         if field in config and fits(config[field]):
-            reason = f"{field}={config[field]!r}"  # which a U-Net of one's own may well have
+            reason = f"{field}={quoted(config[field])}"  # which a U-Net of one's own may well have
             try:
                 UNetConfig.from_dict(config)
             except ValueError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 from minisd import kinds
 from minisd.cautions import warn
 from minisd.files import read_json
-from minisd.messages import listed, shown
+from minisd.messages import listed, quoted, shown
 from minisd.text_encoder import TextEncoder
 from minisd.tokenizer import Tokenizer
 from minisd.unet import UNet
@@ -74,5 +74,5 @@ def check_ids(path: Path, tokenizer: Tokenizer) -> None:
     config = read_json(path)
     for field, right in (("bos_token_id", tokenizer.start_id), ("eos_token_id", tokenizer.end_id)):
         if config.get(field, right) != right and config.get("eos_token_id") != 2:
-            raise ValueError(f"{path}: {field}={config[field]!r}, but the tokenizer beside it has {right}; "
+            raise ValueError(f"{path}: {field}={quoted(config[field])}, but the tokenizer beside it has {right}; "
                              "take both from the same model, or correct the number")

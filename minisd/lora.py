@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from minisd.files import read_json
-from minisd.messages import listed
+from minisd.messages import ShownPath, listed, quoted
 from minisd.network import Network
 from minisd.single_file import read_single_file, rename
 
@@ -132,7 +132,7 @@ def read_lora(path: str | Path, scale: float, weights: dict[str, nn.Parameter]) 
 
 def find_file(path: str | Path) -> Path:
     """The file itself, or the LoRA in a folder: safetensors first, in the names that diffusers and PEFT give them."""
-    path = Path(path).expanduser()
+    path = ShownPath(path).expanduser()
     if path.is_file():
         return path
     if not path.is_dir():
@@ -214,10 +214,10 @@ def strength(name: str, parts: dict[str, Tensor], settings: dict[str, dict], fil
         alpha, divisor = config.get("lora_alpha", rank), rank**0.5 if config.get("use_rslora") else float(rank)
         for pattern, value in reversed((config.get("alpha_pattern") or {}).items()):  # the first that fits counts
             if not re.fullmatch(r"\^?[\w.]+", pattern):
-                raise ValueError(f"{file}: alpha_pattern has {pattern!r}; minisd reads names of layers only")
+                raise ValueError(f"{file}: alpha_pattern has {quoted(pattern)}; minisd reads names of layers only")
             whole = pattern[1:] in (layer, layer.removeprefix("text_model."))
             if whole if pattern.startswith("^") else f".{layer}".endswith(f".{pattern}"):
                 alpha = value
     if not isinstance(alpha, Real) or not math.isfinite(alpha):
-        raise ValueError(f"{file}: alpha of {name} is {alpha!r}; it must be a number")
+        raise ValueError(f"{file}: alpha of {name} is {quoted(alpha)}; it must be a number")
     return float(alpha) / divisor

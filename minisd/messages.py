@@ -1,16 +1,35 @@
-"""Text from a file in an error message: names and values that somebody else chose, never raw, never long."""
+"""Text in a message that is not ours: names and values out of a file, and paths; never raw, never long."""
 
+import sys
 from collections.abc import Iterable
+
+if sys.platform == "win32":
+    from pathlib import WindowsPath as NativePath
+else:
+    from pathlib import PosixPath as NativePath
+
+LONGEST_PATH = 4096
+
+
+class ShownPath(NativePath):
+    """A path that can stand in a message: in f"{path}", control characters are escaped. So are those of all paths that
+    are made from it, such as `path / "unet"`. (`str(path)` is for the system, and as it is.)"""
+
+    def __format__(self, spec: str) -> str:
+        return format(shown(self, LONGEST_PATH), spec)
 
 
 def shown(text: object, limit: int = 100) -> str:
     """A text of at most `limit` characters, in which control characters, which could command a terminal, are escaped.
-
-    Give `repr(value)` instead of a value that is to stand in quotes if it is a string.
     """
     text = str(text)
     text = text if len(text) <= limit else f"{text[:limit - 1]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def quoted(value: object, limit: int = 100) -> str:
+    """The same for a value as Python writes it: a string stands in quotes."""
+    return shown(repr(value), limit)
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

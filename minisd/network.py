@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minisd.files import read_json
-from minisd.messages import listed, shown
+from minisd.messages import ShownPath, listed, shown
 from minisd.network_config import NetworkConfig
 from minisd.saving import atomic_folder
 from minisd.weights import load_weights, save_weights
@@ -44,10 +44,10 @@ class Network(nn.Module):
             FileNotFoundError: no config or no weights in the folder.
             ValueError: the config of another network, a damaged file, or weights that do not fit the config.
         """
-        folder = Path(folder).expanduser()
+        folder = ShownPath(folder).expanduser()
         config = read_json(folder / "config.json")
         weights = load_weights(folder, cls.WEIGHTS, variant)
-        return cls.from_state_dict(config, weights, dtype, device, source=str(folder))
+        return cls.from_state_dict(config, weights, dtype, device, source=f"{folder}")
 
     @classmethod
     def from_state_dict(cls, config: dict, weights: dict[str, Tensor], dtype: torch.dtype | None = None,

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
-from minisd.messages import shown
+from minisd.messages import quoted
 
 # Fields of published config files that say who wrote the file or how it is run, not what the network is.
 METADATA = {
@@ -48,14 +48,14 @@ class NetworkConfig:
             if name in known:
                 taken[name] = tuple(value) if isinstance(value, list) else value
                 if not is_valid(taken[name], known[name]):
-                    raise ValueError(f"{cls.__name__}: {name}={shown(repr(value))} makes no sense; "
+                    raise ValueError(f"{cls.__name__}: {name}={quoted(value)} makes no sense; "
                                      f"it must be {describe(known[name])}")
             elif name not in cls.FIXED:
-                raise ValueError(f"{cls.__name__}: unknown field {shown(repr(name))} (value {shown(repr(value))}); "
+                raise ValueError(f"{cls.__name__}: unknown field {quoted(name)} (value {quoted(value)}); "
                                  f"known are {', '.join(sorted({*known, *cls.FIXED}))}")
             elif value not in cls.FIXED[name]:
                 supported = " or ".join(repr(v) for v in cls.FIXED[name])
-                raise ValueError(f"{cls.__name__}: {name}={shown(repr(value))} is not supported; "
+                raise ValueError(f"{cls.__name__}: {name}={quoted(value)} is not supported; "
                                  f"it must be {supported}")
         return cls(**taken)
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from minisd.messages import ShownPath
+
 LOOPBACK = "127.0.0.1"
 PAGE = "draw.html"  # by which a folder is known to be the site
 
@@ -74,6 +76,6 @@ def find_site(given: str | Path | None) -> Path:
     for place in places:
         if (place / PAGE).is_file():
             return place
-    where = f"{given} is not the site (it has no {PAGE})" if given is not None else "there is no site here"
+    where = f"{ShownPath(given)} is not the site (it has no {PAGE})" if given is not None else "there is no site here"
     raise FileNotFoundError(f"{where}: `make site` in a checkout of the project builds it in out/site, and the handout "
                             "holds it as its folder `site`; name another place with --site")

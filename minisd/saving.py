@@ -23,9 +23,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from minisd.messages import LONGEST_PATH, ShownPath, shown
 
 JOURNAL = ".minisd-saving.json"
 ADVICE = {errno.ENOSPC: "make room, or name another folder", errno.EDQUOT: "make room, or name another folder",
@@ -41,7 +43,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         OSError: what could not be written, why, and what to do; `folder` is as it was.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = ShownPath(folder).expanduser().resolve()
     check_folder(folder)
     made = [path for path in folder.parents if not path.exists()]
     token = secrets.token_hex(4)
@@ -77,6 +79,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def check_folder(folder: Path) -> None:
     """Raise an error before any work is done if nothing can be saved in `folder`, which need not exist yet."""
+    folder = ShownPath(folder)
     nearest = next((path for path in (folder, *folder.parents) if os.path.exists(path)), Path())
     if not nearest.is_dir():
         raise FileExistsError(f"nothing can be saved in {folder}: {nearest} is a file; name another folder")
@@ -87,7 +90,8 @@ def check_folder(folder: Path) -> None:
 
 def check_whole(folder: Path) -> None:
     """Raise a ValueError if a save into this folder, or into the one that it is a part of, was killed in step 4."""
-    for place in (folder.absolute(), folder.absolute().parent):
+    folder = ShownPath(folder).absolute()
+    for place in (folder, folder.parent):
         if (place / JOURNAL).is_file():
             raise ValueError(f"{place / JOURNAL} says that a save was cut off: some files there are new and some old. "
                              f"Save again, or call minisd.saving.finish_saving({str(place)!r})")
@@ -100,7 +104,7 @@ def finish_saving(folder: str | Path) -> None:
         ValueError: a damaged journal.
         OSError: a file that cannot be replaced.
     """
-    journal = Path(folder) / JOURNAL
+    journal = ShownPath(folder) / JOURNAL
     if not journal.is_file():
         return
     try:
@@ -252,7 +256,7 @@ def keep_access(old: Path, new: Path) -> None:
             os.chown(new, -1, old.stat().st_gid)
 
 
-def remove_empty(folders: list[Path]) -> None:
+def remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -265,4 +269,4 @@ def explained(error: OSError, temporary: Path, final: Path) -> OSError:
         advice = ADVICE.get(error.errno, "name another folder")
         text = f"{error.filename or final} could not be saved: {error.strerror}; {advice}"
     text = re.sub(r"\.([^/\\]+)-[0-9a-f]{8}\.(new|old)\b", r"\1", text.replace(str(temporary), str(final)))
-    return type(error)(text)
+    return type(error)(shown(text, 2 * LONGEST_PATH))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.attention import multi_head_attention
+from minisd.messages import quoted
 from minisd.network import Network
 from minisd.network_config import Epsilon, LayerCount, NetworkConfig, TokenId
 
@@ -41,7 +42,7 @@ class TextEncoderConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"TextEncoderConfig: hidden_act={self.hidden_act!r} is not supported; "
+            raise ValueError(f"TextEncoderConfig: hidden_act={quoted(self.hidden_act)} is not supported; "
                              f"it must be {' or '.join(map(repr, ACTIVATIONS))}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"TextEncoderConfig: num_attention_heads={self.num_attention_heads} does not divide "

@@ -22,6 +22,7 @@ from minisd.bpe import byte_symbols as byte_symbols
 from minisd.bpe import merge as merge
 from minisd.cautions import warn
 from minisd.files import read_json, read_text
+from minisd.messages import ShownPath, quoted
 from minisd.saving import atomic_folder
 
 # A word: an English contraction, a run of letters, a single digit, or a run of anything else.
@@ -77,7 +78,7 @@ class Tokenizer:
             raise ValueError("vocab must give every token a different whole number, 0 or more")
         for number, pair in enumerate(merges, 1):
             if len(pair) != 2 or not (pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab):
-                raise ValueError(f"merge {number} is {' '.join(pair)!r}; it must be two tokens of the vocabulary "
+                raise ValueError(f"merge {number} is {quoted(' '.join(pair))}; it must be two tokens of the vocabulary "
                                  "that make a third")
         self.merges, self.base_size, self.vocab_size = merges, len(vocab), len(self.vocab)
         self.rank = {pair: i for i, pair in enumerate(merges)}
@@ -195,7 +196,7 @@ class Tokenizer:
             FileNotFoundError: neither is there.
             ValueError: a damaged file, or one of another kind of tokenizer.
         """
-        folder = Path(folder).expanduser()
+        folder = ShownPath(folder).expanduser()
         if (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
             model = read_json(folder / "tokenizer.json").get("model")
             model = model if isinstance(model, dict) else {}
@@ -246,6 +247,7 @@ def check_texts(name: str, texts: list[str]) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"{name} must be a string or a list of strings; item {i} is a {type(text).__name__}")
         if regex.search(r"\p{Cs}", text):
-            raise ValueError(f"{name}: item {i}, {text!r}, contains an unpaired surrogate, which is not a character")
+            raise ValueError(f"{name}: item {i}, {quoted(text)}, contains an unpaired surrogate, which is not a "
+                             "character")
     return texts
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisd.blocks import Downsample, ResidualBlock, Upsample
+from minisd.messages import quoted
 from minisd.network import Network, in_precision_of
 from minisd.network_config import Epsilon, LayerCount, NetworkConfig, Side, check_blocks
 from minisd.transformer import SpatialTransformer, TransformerBlock
@@ -61,7 +62,7 @@ class UNetConfig(NetworkConfig):
         for field, plain in (("down_block_types", "DownBlock2D"), ("up_block_types", "UpBlock2D")):
             names = getattr(self, field)
             if len(names) != levels or set(names) - {plain, f"CrossAttn{plain}"}:
-                raise ValueError(f"UNetConfig: {field}={names!r} must be {levels} names, "
+                raise ValueError(f"UNetConfig: {field}={quoted(names)} must be {levels} names, "
                                  f"each {plain!r} or {'CrossAttn' + plain!r}")
         if len(self.heads) != levels:
             raise ValueError(f"UNetConfig: attention_head_dim={self.attention_head_dim!r} must be one number "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from minisd.attention import Attention
 from minisd.bands import decode_in_bands
 from minisd.blocks import Downsample, ResidualBlock, Upsample
+from minisd.messages import quoted
 from minisd.network import Network, channels_last, in_precision_of
 from minisd.network_config import LayerCount, NetworkConfig, Side, check_blocks
 from minisd.randomness import Generators, randn
@@ -49,7 +50,7 @@ class VAEConfig(NetworkConfig):
         check_blocks("VAEConfig", levels, self.layers_per_block)
         for field, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             if (getattr(self, field) or (name,) * levels) != (name,) * levels:
-                raise ValueError(f"VAEConfig: {field}={getattr(self, field)!r} must be {name!r} {levels} times")
+                raise ValueError(f"VAEConfig: {field}={quoted(getattr(self, field))} must be {name!r} {levels} times")
             object.__setattr__(self, field, (name,) * levels)
 
 

@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minisd.files import check_regular, read_json
-from minisd.messages import listed, shown
+from minisd.messages import ShownPath, listed, quoted, shown
 from minisd.saving import check_whole
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Open a file. Its tensors are memory-mapped: nothing is read until it is used."""
+    path = ShownPath(path)
     check_regular(path)
     try:
         return load_file(path)
@@ -36,7 +37,7 @@ def find_weights(folder: Path, name: str) -> dict[str | None, Path]:
 
 def load_weights(folder: str | Path, name: str, variant: str | None = None) -> dict[str, Tensor]:
     """The tensors of `name.safetensors` in a folder, or of its shards; with a variant, of `name.fp16.safetensors`."""
-    folder = Path(folder)
+    folder = ShownPath(folder)
     check_whole(folder)
     variants = find_weights(folder, name)
     if path := variants.get(variant):
@@ -59,7 +60,7 @@ def load_shards(folder: Path, index: dict, path: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors") or not shard.isprintable():
-            raise ValueError(f"{path} names {shown(repr(shard))}, which is not a safetensors file in that folder")
+            raise ValueError(f"{path} names {quoted(shard)}, which is not a safetensors file in that folder")
         if not (folder / shard).exists():
             raise FileNotFoundError(f"{path} names {shard}, which is not there")
         tensors = read_safetensors(folder / shard)

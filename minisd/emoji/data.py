@@ -23,6 +23,7 @@ from torch import Tensor
 from minisd.emoji.scene import check_counting
 from minisd.emoji.sprites import CELL, Concept, read_captions, read_sheet
 from minisd.files import assets_folder
+from minisd.messages import ShownPath
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ class EmojiData:
     def __init__(self, subset: str = "core", folder: str | Path | None = None):
         if subset not in ("core", "full"):
             raise ValueError(f"subset: {subset!r}; it must be 'core' or 'full'")
-        folder = Path(folder) if folder is not None else assets_folder() / "emoji"
+        folder = ShownPath(folder) if folder is not None else assets_folder() / "emoji"
         everything = read_captions(folder / "captions.json")
         self.concepts = [c for c in everything if c.core or subset == "full"]
         self.styles, self.backgrounds = tuple(STYLES), dict(BACKGROUNDS)

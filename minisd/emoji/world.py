@@ -31,6 +31,7 @@ from minisd.emoji.scene import (
 )
 from minisd.emoji.sprites import Concept, read_captions, read_sheet
 from minisd.files import assets_folder
+from minisd.messages import ShownPath
 
 SPLITS = ("train", "heldout", "all")
 EXTRA = ("sunglasses", "ribbon")  # in the core's sheets, after its concepts
@@ -53,7 +54,7 @@ class EmojiData:
 
     def __init__(self, subset: str = "core", folder: str | Path | None = None):
         self.subset = check("subset", subset, ("core", "full"))
-        folder = Path(folder) if folder is not None else assets_folder() / "emoji"
+        folder = ShownPath(folder) if folder is not None else assets_folder() / "emoji"
         everything = read_captions(folder / "captions.json")
         self.concepts = [c for c in everything if c.core or subset == "full"]
         self.styles, self.backgrounds = tuple(STYLES), dict(BACKGROUNDS)

@@ -4,7 +4,7 @@
 x, and `config.py` the fields of a scheduler_config.json.
 """
 
-from minisd.messages import shown
+from minisd.messages import quoted
 from minisd.schedulers.base import Scheduler
 from minisd.schedulers.config import FIELDS as FIELDS
 from minisd.schedulers.ddim import DDIMScheduler
@@ -46,5 +46,5 @@ def sampler_class(name: str) -> type[Scheduler]:
     for short, sampler in SAMPLERS.items():
         if name in (short, sampler.__name__):
             return sampler
-    raise ValueError(f"scheduler {shown(repr(name))} is not known; minisd has "
+    raise ValueError(f"scheduler {quoted(name)} is not known; minisd has "
                      + ", ".join(f"{short} ({sampler.__name__})" for short, sampler in SAMPLERS.items()))

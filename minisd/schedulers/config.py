@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minisd.files import read_json
-from minisd.messages import shown
+from minisd.messages import quoted
 from minisd.saving import atomic_folder
 
 # The fields of minisd's samplers in a published scheduler_config.json, and their supported values (None: not a fixed
@@ -61,17 +61,18 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
         if field not in defaults:
             anothers = is_anothers(field, defaults)
             hint = "; it belongs to another sampler, and from_config would keep it" if anothers else ""
-            raise ValueError(f"{name}: unknown field {shown(repr(field))} (value {shown(repr(value))}){hint}; "
+            raise ValueError(f"{name}: unknown field {quoted(field)} (value {quoted(value)}){hint}; "
                              "known are " + ", ".join(defaults))
         values = FIELDS[field]
         if values is not None and value not in values:
             supported = " or ".join(repr(v) for v in values)
-            raise ValueError(f"{name}: {field}={shown(repr(value))} is not supported; it must be {supported}")
+            raise ValueError(f"{name}: {field}={quoted(value)} is not supported; it must be {supported}")
     config = SchedulerConfig(defaults | given)
     for field, least, most in (("num_train_timesteps", 2, 100_000), ("steps_offset", 0, 100_000),
                                ("original_inference_steps", 1, config.num_train_timesteps)):
         if field in config and (type(config[field]) is not int or not least <= config[field] <= most):
-            raise ValueError(f"{name}: {field}={config[field]!r}; it must be a whole number from {least} to {most}")
+            raise ValueError(f"{name}: {field}={quoted(config[field])}; it must be a whole number from "
+                             f"{least} to {most}")
     betas = config.trained_betas
     if betas is not None:
         if not isinstance(betas, (list, tuple)) or not all(is_fraction(beta) for beta in betas):
@@ -81,8 +82,8 @@ def check_config(name: str, defaults: dict, given: dict) -> SchedulerConfig:
             raise ValueError(f"{name}: trained_betas has {len(config.trained_betas)} values; it must have as many as "
                              f"num_train_timesteps, {config.num_train_timesteps}")
     if not (is_fraction(config.beta_start) and is_fraction(config.beta_end)):
-        raise ValueError(f"{name}: beta_start={config.beta_start!r}, beta_end={config.beta_end!r}; both must be "
-                         "between 0 and 1")
+        raise ValueError(f"{name}: beta_start={quoted(config.beta_start)}, beta_end="
+                         f"{quoted(config.beta_end)}; both must be between 0 and 1")
     for field in ("clip_sample_range", "timestep_scaling"):
         check_positive(name, field, config.get(field, 1.0))
     check_sigmas(name, config)
@@ -99,7 +100,7 @@ def check_sigmas(name: str, config: dict) -> None:
 
 def check_positive(name: str, field: str, value: object) -> None:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < inf:
-        raise ValueError(f"{name}: {field}={shown(repr(value))}; it must be a number above 0, and finite")
+        raise ValueError(f"{name}: {field}={quoted(value)}; it must be a number above 0, and finite")
 
 
 def is_fraction(value: object) -> bool:
@@ -127,18 +128,18 @@ def given_fields(config: dict | str | Path) -> dict:
             prediction_type "sample"), beside a prediction_type that says otherwise.
     """
     if not isinstance(config, (dict, str, Path)):
-        raise TypeError(f"config is {config!r}; it must be a dict, or a folder that holds scheduler_config.json")
+        raise TypeError(f"config is {quoted(config)}; it must be a dict, or a folder that holds scheduler_config.json")
     if not isinstance(config, dict):
         config = read_json(Path(config).expanduser() / "scheduler_config.json")
     not_given = config.get("_use_default_values") or []
     given = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_given}
     predicts_epsilon = given.pop("predict_epsilon", True)
     if not isinstance(predicts_epsilon, bool):
-        raise ValueError(f"the scheduler's config says predict_epsilon={shown(repr(predicts_epsilon))}; it must be "
+        raise ValueError(f"the scheduler's config says predict_epsilon={quoted(predicts_epsilon)}; it must be "
                          "true or false")
     if not predicts_epsilon and given.setdefault("prediction_type", "sample") != "sample":
         raise ValueError(f"the scheduler's config says predict_epsilon=False and prediction_type="
-                         f"{given['prediction_type']!r}, which contradict each other; drop the wrong one")
+                         f"{quoted(given['prediction_type'])}, which contradict each other; drop the wrong one")
     return given
 
 

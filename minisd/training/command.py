@@ -16,6 +16,7 @@ import torch.distributed as dist
 from minisd.console import forgiving_console
 from minisd.emoji import EmojiData as FirstEdition
 from minisd.emoji.world import EmojiData
+from minisd.messages import shown
 from minisd.training import classifier, clip, inpaint, judge, loop, unet, vae
 from minisd.training.task import Task
 
@@ -108,6 +109,6 @@ def main() -> None:
         try:
             run(arguments)
         except (ValueError, OSError, FloatingPointError) as error:
-            parser.exit(2, f"{parser.prog}: {error}\n")
+            parser.exit(2, f"{parser.prog}: {shown(error, 10_000)}\n")
         except KeyboardInterrupt:  # the second one: the loop answers the first by saving
             parser.exit(130, f"{parser.prog}: stopped without saving\n")

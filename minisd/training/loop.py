@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from minisd.checkpoint import fast_dtype
+from minisd.messages import ShownPath
 from minisd.saving import atomic_file, check_folder
 from minisd.training.muon import Muon
 from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
@@ -122,7 +123,7 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
         OSError: the state cannot be written (for instance, the disk is full); the previous one is kept.
         FloatingPointError: the loss is not finite; the last saved state is kept.
     """
-    out = Path(out).expanduser()
+    out = ShownPath(out).expanduser()
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

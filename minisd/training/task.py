@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from minisd.messages import ShownPath
+
 HELD_OUT = 10_000_000  # a seed for pictures that no training run uses
 
 
@@ -64,9 +66,10 @@ def grid(rows: list[Tensor]) -> Image.Image:
 
 def trained_folder(model: str, folder: str) -> Path:
     """The folder of a model that must be trained before this one; if it is missing, a FileNotFoundError says how."""
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; `minisd train {model}` makes one, or name another")
-    return Path(folder)
+    path = ShownPath(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path}; `minisd train {model}` makes one, or name another")
+    return path
 
 
 def check_share(name: str, value: float) -> None:
