@@ -25,6 +25,7 @@ from minisd import checkpoint, lora, schedulers
 from minisd.cautions import warn
 from minisd.checkpoint import GUIDANCE_SCALE
 from minisd.images import check_size, image_to_tensor, mask_to_tensor, tensor_to_images
+from minisd.messages import listed
 from minisd.network import Network
 from minisd.randomness import Generators, randn
 from minisd.schedulers.base import Scheduler
@@ -219,7 +220,7 @@ class StableDiffusion:
         with self._at_work(self.vae) as device:
             latents = latents.to(device, self.vae.dtype) / self.vae.config.scaling_factor
             pixels = self.vae.decode(latents, in_bands=self._work_device is not None).to(self.device)
-        check_finite(pixels)  # before infinity becomes white
+        self._check_finite(pixels)  # before infinity becomes white
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     # --- the loop ---------------------------------------------------------------------------------------------
@@ -477,10 +478,20 @@ class StableDiffusion:
 
     def _output(self, latents: Tensor, output: str) -> Images:
         if output == "latent":
-            check_finite(latents)
+            self._check_finite(latents)
             return latents
         pixels = self.decode_latents(latents)
         return tensor_to_images(pixels) if output == "pil" else pixels
+
+    def _check_finite(self, result: Tensor) -> None:
+        """Only here are weights looked through for NaN and infinity: at loading it would take a third more time."""
+        if result.isfinite().all():
+            return
+        bad = [f"{part}/{name}" for part in checkpoint.NETWORKS
+               for name, weight in getattr(self, part).named_parameters() if not weight.isfinite().all()]
+        raise FloatingPointError("the result is not finite: " + (
+            f"neither are these weights, {listed(bad)}; fetch the model again" if bad else
+            "a setting is far out of range, or half precision overflowed; try dtype=torch.float32"))
 
     @property
     def device(self) -> torch.device:
@@ -519,12 +530,6 @@ def check_guidance(scale: float) -> float:
         raise ValueError(f"guidance_scale={scale!r}; it must be a number from -10,000 to 10,000 (1 is no guidance, 7.5 "
                          "is usual)")
     return scale
-
-
-def check_finite(result: Tensor) -> None:
-    if not result.isfinite().all():
-        raise FloatingPointError("the result is not finite: the weights are damaged, a setting is far out of range, "
-                                 "or half precision overflowed; try dtype=torch.float32")
 
 
 def check_output(output: str) -> None:

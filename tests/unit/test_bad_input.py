@@ -464,5 +464,8 @@ def test_a_result_that_is_not_finite_is_not_handed_out_as_a_picture(tiny):
     with torch.no_grad():
         sd.unet.conv_out.bias.fill_(torch.nan)
     for output in ("pil", "pt", "latent"):
-        with pytest.raises(FloatingPointError, match="the result is not finite: the weights are damaged"):
+        with pytest.raises(FloatingPointError, match=r"the result is not finite: neither are these weights, "
+                                                     r"unet/conv_out\.bias; fetch the model again$"):
             sd.text_to_image("a cat", num_inference_steps=2, output=output, progress=False)
+    with pytest.raises(FloatingPointError, match=r"not finite: a setting is far out of range, or half precision over"):
+        StableDiffusion.from_pretrained(tiny["sd1"], device="cpu").decode_latents(torch.full((1, 4, 8, 8), 3e38))
