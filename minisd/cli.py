@@ -1,6 +1,7 @@
 """The command line, also as `python -m minisd`: `minisd generate`, `img2img`, `inpaint` and so on."""
 
 import argparse
+import os
 import random
 import sys
 import warnings
@@ -18,7 +19,7 @@ from minisd.files import assets_folder, check_regular
 from minisd.images import check_depth, check_size, save_png
 from minisd.messages import ShownPath, shown
 from minisd.pipeline import Images
-from minisd.saving import check_folder
+from minisd.saving import check_files
 from minisd.schedulers import FIELDS, SAMPLERS
 
 SIDE_HELP = "in pixels; default: the model's own size"
@@ -171,7 +172,7 @@ def evaluate(options: Namespace) -> None:
     if options.count < 2:
         raise ValueError(f"--count is {options.count}; it must be at least 2, or there is no Fréchet distance")
     out = ShownPath(options.out).expanduser()
-    check_folder(out)
+    check_files(out / name for name in evaluation.FILES)
     classifier = Classifier.from_pretrained(options.classifier or assets_folder() / "classifier", dtype=torch.float32)
     sd = StableDiffusion.from_pretrained(options.model, device="cpu")
     if (side := sd.unet.config.sample_size * sd.vae.downscale) != 64:
@@ -188,13 +189,14 @@ def evaluate(options: Namespace) -> None:
 
 
 def export(options: Namespace) -> None:
-    from minisd.export import to_onnx
+    from minisd.export import check_out, to_onnx
 
-    check_folder(Path(options.out))
+    out = ShownPath(options.out).expanduser()
+    check_out(out)  # before the model is loaded
     sd = StableDiffusion.from_pretrained(options.model, device="cpu", dtype=torch.float32)
-    differences = to_onnx(sd, options.out, options.weights, options.attention)
+    differences = to_onnx(sd, out, options.weights, options.attention)
     for name, difference in differences.items():
-        size = sum(path.stat().st_size for path in (Path(options.out) / name).glob("model.onnx*"))
+        size = sum(path.stat().st_size for path in (out / name).glob("model.onnx*"))
         print(f"{name:13}{size / 2**20:>9,.1f} MB, differs from PyTorch by at most {difference:.1e} of its largest "
               "value")
 
@@ -261,7 +263,7 @@ def name_files(options: Namespace) -> list[Path]:
     if options.num > 10_000:
         raise ValueError(f"--num is {options.num}; it must be a whole number from 1 to 10,000")
     out, seeds = ShownPath(options.out).expanduser(), range(options.seed, options.seed + options.num)
-    if out.suffix.lower() == ".png" and not out.is_dir():
+    if out.suffix.lower() == ".png" and not os.path.isdir(out):
         names = [out.name] if options.num == 1 else [f"{out.stem}-{seed}.png" for seed in seeds]
         out = out.parent
     elif out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"):
@@ -269,8 +271,9 @@ def name_files(options: Namespace) -> list[Path]:
     else:
         words = "".join(c if c.isalnum() else " " for c in options.prompt).split()
         names = [f"{'-'.join(words)[:50] or 'picture'}-{seed}.png" for seed in seeds]
-    check_folder(out)
-    return [out / name for name in names]
+    files: list[Path] = [out / name for name in names]
+    check_files(files)
+    return files
 
 
 def open_image(path: str) -> Image.Image:

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from minisd.checkpoint import index_of
 from minisd.network import Network
-from minisd.saving import atomic_folder, check_folder
+from minisd.saving import atomic_folder, check_files
 
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # value. Whatever the storage, the computation is in float32.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.3}
 LAYERS = {"Conv", "Gather", "Gemm", "MatMul"}  # whose weights are stored so
+PARTS = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
 ONE_FILE = 1_900_000_000  # bytes; ONNX files end at 2 GiB, beyond which the weights lie in a file beside them
 
 
@@ -72,7 +73,7 @@ def to_onnx(sd: "StableDiffusion", folder: str | Path, weights: str = "fp16", at
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(f"the export to ONNX needs {error.name}: pip install onnx onnxruntime onnxscript") from None
-    check_folder(Path(folder))
+    check_out(folder)
     differences = {}
     with atomic_folder(folder) as new:
         for part in tqdm(parts_of(sd, attention), desc="export", disable=not progress):
@@ -91,12 +92,17 @@ def to_onnx(sd: "StableDiffusion", folder: str | Path, weights: str = "fp16", at
     return differences
 
 
+def check_out(folder: str | Path) -> None:
+    """Raise an OSError if the files cannot be written into a folder, which need not exist yet."""
+    check_files([Path(folder).expanduser() / name / "model.onnx" for name in PARTS])
+
+
 def onnx_index(sd: "StableDiffusion") -> dict[str, Any]:
     """`model_index.json` for a folder with four ONNX files."""
     index = index_of(sd)
     del index["vae"]
     runtime = ["diffusers", "OnnxRuntimeModel"]
-    return index | {name: runtime for name in ("text_encoder", "unet", "vae_encoder", "vae_decoder")}
+    return index | {name: runtime for name in PARTS}
 
 
 # --- the networks, as graphs see them -------------------------------------------------------------------------

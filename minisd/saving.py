@@ -23,7 +23,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,12 +80,46 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def check_folder(folder: Path) -> None:
     """Raise an error before any work is done if nothing can be saved in `folder`, which need not exist yet."""
     folder = ShownPath(folder)
-    nearest = next((path for path in (folder, *folder.parents) if os.path.exists(path)), Path())
+    nearest = check_name(folder)
     if not nearest.is_dir():
         raise FileExistsError(f"nothing can be saved in {folder}: {nearest} is a file; name another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(f"nothing can be saved in {folder}: no permission to write in {nearest}; "
-                              "name another folder")
+    try:
+        trial = nearest / f".saving-{secrets.token_hex(4)}"
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        reason = "no permission to write" if isinstance(error, PermissionError) else error.strerror
+        raise type(error)(f"nothing can be saved in {folder}: {reason} in {nearest}; name another folder") from None
+
+
+def check_files(files: Iterable[Path]) -> None:
+    """Raise an error before any work is done if one of these files cannot be written or replaced."""
+    files = [ShownPath(file) for file in files]
+    for folder in dict.fromkeys(file.parent for file in files):
+        check_folder(folder)
+    for file in files:
+        if check_name(file) == file and file.is_dir():
+            raise IsADirectoryError(f"{file} cannot be saved: there is a folder of that name; name another file, or "
+                                    "remove the folder")
+
+
+def check_name(path: Path) -> Path:
+    """The nearest part of a path that exists, in which the rest can be made: its names are not too long, for example.
+
+    Raises:
+        OSError: they are.
+    """
+    nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    for place in (path, *(nearest / name for name in path.relative_to(nearest).parts)):
+        try:
+            os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            break  # whoever writes there will say so
+        except OSError as error:
+            raise type(error)(f"nothing can be saved as {path}: {error.strerror}; choose another name") from None
+    return nearest
 
 
 def check_whole(folder: Path) -> None:

@@ -24,6 +24,7 @@ from minisd.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from minisd.pipeline import StableDiffusion
 
+FILES = ("metrics.csv", "metrics.md", "metrics.png")  # of a report
 GUIDANCE_SCALES, STEPS = (1.0, 2.0, 3.0, 5.0, 7.5), (5, 10, 20, 50)
 
 
@@ -148,17 +149,18 @@ def evaluate(sd: "StableDiffusion", judge: Judge, count: int = 64, guidance_scal
 
 
 def write_report(rows: list[dict], folder: str | Path, remark: str = "") -> None:
-    """Write metrics.csv, metrics.md (the table for people to read, with the remark below it) and metrics.png."""
+    """Write `FILES`: all numbers, the table for people to read with the remark below it, and the figure."""
     folder = Path(folder)
+    table_file, text_file, figure_file = (folder / name for name in FILES)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "metrics.csv") as new, new.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(table_file) as new, new.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({key: f"{value:.4f}" if isinstance(value, float) and key not in ("value",) else value
                           for key, value in row.items()} for row in rows)
-    with atomic_file(folder / "metrics.md") as new:
+    with atomic_file(text_file) as new:
         new.write_text(table(rows) + remark, encoding="utf-8")
-    with atomic_file(folder / "metrics.png") as new:
+    with atomic_file(figure_file) as new:
         draw_report(rows, new)
 
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from minisd.console import forgiving_console
 from minisd.exercises import NAME, chapters
 from minisd.exercises.apart import Worker
+from minisd.saving import check_files
 
 LARGEST, MOST_CODE = 20 * 10**6, 10**6  # bytes of a notebook, and characters of code in it
 Row = tuple[str, str, str]  # notebook, exercise, what is said
@@ -159,6 +160,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="notebooks, or folders of them")
     parser.add_argument("--table", type=Path, help="write a .csv file: notebook, exercise, verdict, what `check` says")
     options = parser.parse_args(arguments)
+    if options.table:
+        try:
+            check_files([options.table])
+        except OSError as error:
+            parser.error(f"--table: {error}")
     found = find_notebooks(options.paths)
     if not found:
         parser.error(f"no notebooks in {', '.join(map(str, options.paths))}")

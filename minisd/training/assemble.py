@@ -25,6 +25,7 @@ from minisd import VAE, DDIMScheduler, StableDiffusion, TextEncoder, Tokenizer, 
 from minisd.emoji.scene import STYLES, Scene
 from minisd.emoji.world import EmojiData
 from minisd.images import tensor_to_images
+from minisd.saving import check_files
 from minisd.training.unet import SCHEDULE
 
 SHOWN = ("a red apple on a blue background", "a cat face wearing a top hat on a yellow background",
@@ -41,13 +42,14 @@ def assemble(folder: Path, vae: Path, clip: Path, unet: Path, runs: Sequence[Pat
         runs: folders of further runs that belong to the model's history.
         guidance: the scale that suits the model best, which becomes its default.
     """
+    history = folder / "training"
+    check_files([folder / "samples.png", history / "curves.png"])
     sd = StableDiffusion(
         tokenizer=Tokenizer.from_pretrained(clip / "tokenizer"),
         text_encoder=TextEncoder.from_pretrained(clip / "text_encoder", torch.float32),
         unet=UNet.from_pretrained(unet / "unet", torch.float32), vae=VAE.from_pretrained(vae / "vae", torch.float32),
         scheduler=DDIMScheduler(**SCHEDULE), guidance_scale=guidance)
     sd.save_pretrained(folder, dtype=torch.float16)
-    history = folder / "training"
     history.mkdir(exist_ok=True)
     logs = {run.name: read_log(run / "log.csv") for run in (*runs, vae, clip, unet) if (run / "log.csv").exists()}
     for name, rows in logs.items():

@@ -81,6 +81,7 @@ def argparse_keywords(kind: Any) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train the model that the arguments name. Under torchrun, each process computes its part of every batch."""
+    loop.check_out(Path(arguments.out).expanduser())  # before data and networks are loaded
     distributed = "WORLD_SIZE" in os.environ
     if distributed:
         # gloo for tensors in the CPU's memory, such as the U-Net's pool

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from minisd.checkpoint import fast_dtype
 from minisd.messages import ShownPath
-from minisd.saving import atomic_file, check_folder
+from minisd.saving import atomic_file, check_files
 from minisd.training.muon import Muon
 from minisd.training.state import Log, load_state, log_score, only_run_in, save_state
 from minisd.training.task import Task
@@ -124,7 +124,7 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
         FloatingPointError: the loss is not finite; the last saved state is kept.
     """
     out = ShownPath(out).expanduser()
-    check_folder(out)
+    check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if settings.batch_size % world:
@@ -138,6 +138,11 @@ def train(task: Task, settings: Settings, out: str | Path, resume: bool = False,
             run.finish()
             if was_stopped:
                 print(f"stopped after step {run.step}; saved in {run.state_file}: continue with --resume")
+
+
+def check_out(out: Path) -> None:
+    """Raise an OSError if a run cannot be kept in a folder, which need not exist yet."""
+    check_files([out / name for name in ("run.lock", "state.pt", "log.csv", "scores.csv")])
 
 
 class Run:
