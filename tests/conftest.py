@@ -1,6 +1,7 @@
 """Shared by all tests: quiet reference libraries, no network, one thread, no time limits, tiny checkpoints."""
 
 import os
+import random
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +11,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 # Otherwise, how Intel's library rounds a product depends on how its factors lie in memory (on AMD processors, say).
 os.environ["MKL_CBWR"] = "COMPATIBLE"
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,13 @@ from tests.tiny import UNETS, save_tiny
 torch.set_num_threads(1)
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+def pytest_runtest_setup(item):
+    """Random numbers without a seed of their own are the same whichever tests ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
