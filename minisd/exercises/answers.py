@@ -18,12 +18,19 @@ MODULES = {
     "PIL", "__future__", "abc", "bisect", "cmath", "collections", "contextlib", "copy", "dataclasses", "decimal",
     "enum", "fractions", "functools", "heapq", "itertools", "math", "matplotlib", "minisd", "numpy", "operator",
     "random", "re", "regex", "safetensors", "statistics", "string", "time", "torch", "tqdm", "typing", "warnings"}
-# What no exercise needs: names, and attributes of modules that lead to the system or to files.
-NAMES = {"__builtins__", "__import__", "breakpoint", "compile", "eval", "exec", "globals", "input", "open"}
-ATTRIBUTES = {
-    "builtins", "ctypes", "exercises", "fromfile", "gc", "hub", "importlib", "inspect", "io", "load", "loadtxt",
-    "memmap", "multiprocessing", "open", "os", "pathlib", "pickle", "popen", "save", "save_pretrained", "savefig",
-    "savetxt", "savez", "shutil", "socket", "subprocess", "sys", "system", "tempfile", "threading", "tofile", "urllib"}
+# What no exercise needs: modules, by whatever name others know them; functions that run, find or evaluate anything;
+SYSTEM = {
+    "bltns", "builtins", "collect_env", "cpp_extension", "ctypes", "ctypeslib", "exercises", "f2py", "gc", "hub",
+    "importlib", "inspect", "io", "linecache", "multiprocessing", "os", "pathlib", "pickle", "runpy", "shutil",
+    "socket", "subprocess", "sys", "tempfile", "threading", "urllib"}
+FINDERS = {
+    "ForwardRef", "Formatter", "__builtins__", "__import__", "attrgetter", "breakpoint", "exec", "get_type_hints",
+    "globals", "input", "lambda_eval", "locals", "methodcaller", "runstring", "singledispatch", "singledispatchmethod",
+    "unsafe_eval", "vars"}
+# functions of files and processes, in any library; and frames, which lead to the variables of whoever called.
+FILES = re.compile(r"(im|safe_)?(dump|open|print_|save|serialize|write)\w*|(from|to)_?file\w*|memmap|genfromtxt"
+                   r"|fromregex|load(s|txt|_inline|_library|_url)?|\w*(popen|spawn|system)")
+FRAMES = re.compile(r"\w*frame|(ag|co|cr|gi|tb)_\w+|f_(back|builtins|code|globals|locals)")
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 Cell = list[ast.stmt]
@@ -66,24 +73,42 @@ def calls(node: ast.AST) -> bool:
 
 
 def reaches_for(cell: Cell) -> str | None:
-    """Something in the code that no exercise needs: another module, the system, files, two underscores.
+    """Something in the code that no exercise needs: another module, the system, files, frames, underscores.
 
     A first look, which finds what is written openly; `getattr` with a composed name goes past it.
     """
     for node in (node for statement in cell for node in ast.walk(statement)):
-        names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
-        for name in names:
-            module = f"{node.module}.{name}" if isinstance(node, ast.ImportFrom) else name
-            parts = module.split(".")
-            if module != "minisd.exercises.check" and (
-                    parts[0] not in MODULES or any(part.lstrip("_") in ATTRIBUTES for part in parts)):
-                return module
-        if isinstance(node, ast.Name) and node.id in NAMES:
-            return node.id
-        if isinstance(node, ast.Attribute) and (
-                re.match(r"__(?!init__$)", node.attr) or node.attr.lstrip("_") in ATTRIBUTES):
-            return node.attr
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            wanted = imports(node)
+        elif isinstance(node, ast.Name):
+            wanted = [node.id] if node.id in SYSTEM | FINDERS | {"compile", "eval", "open"} else []
+        elif isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls") and node.attr[:2] != "__"
+            wanted = [node.attr] if is_needless(node.attr.lstrip("_") if own else node.attr) else []
+        elif isinstance(node, ast.MatchClass):  # `case object(os=found)` reads an attribute, too
+            wanted = [name for name in node.kwd_attrs if is_needless(name)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # for getattr
+            hidden = node.value.lstrip("_") in SYSTEM or re.fullmatch(r"__(?!main__|init__)\w+__", node.value)
+            wanted = [node.value] if hidden else []
+        else:
+            continue
+        if wanted:
+            return wanted[0]
     return None
+
+
+def imports(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """What an import statement imports that no exercise needs."""
+    whole = [f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name for alias in node.names]
+    return [name for name in whole if name != "minisd.exercises.check" and (
+        name.split(".")[0] not in MODULES or any(map(is_needless, name.split(".")[1:]))
+        or (name.endswith("*") and name != "math.*"))]
+
+
+def is_needless(name: str) -> bool:
+    """Whether no exercise needs an attribute, or a module in another. What begins with an underscore, none does."""
+    return name != "__init__" and (name.startswith("_") or name in SYSTEM | FINDERS
+                                   or bool(FILES.fullmatch(name) or FRAMES.fullmatch(name)))
 
 
 def try_out(sources: list[str], number: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import secrets
 import shutil
 import signal
 import site
@@ -138,5 +139,28 @@ def close_after(reader: threading.Thread, process: subprocess.Popen) -> None:
 
 
 def remove(folder: str) -> None:
-    with contextlib.suppress(RecursionError):  # an answer may leave thousands of folders in each other
+    """Remove a folder with whatever an answer left in it. That may be thousands of folders in each other, too deep for
+    recursion and for any path: what is in the folders there moves up by one, until there are none."""
+    if sys.platform == "win32":  # whose paths are short; and a junction there could lead out
         shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        while entries := unlocked(folder):
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    for inner in unlocked(entry.path):
+                        os.rename(inner.path, os.path.join(folder, secrets.token_hex(8)))
+                    os.rmdir(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(folder)
+
+
+def unlocked(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder; folders among it may be changed afterwards."""
+    found = [*os.scandir(folder)]
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)
+    return found

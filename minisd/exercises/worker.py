@@ -46,7 +46,7 @@ def limit(folder: str, seconds: int) -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        bounds = {"RLIMIT_CPU": seconds, "RLIMIT_FSIZE": FILE, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
+        bounds = {"RLIMIT_CPU": seconds + 10, "RLIMIT_FSIZE": FILE, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
         with contextlib.suppress(OSError):  # only Linux tells how much is in use, most of it by the imports
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             bounds["RLIMIT_AS"] = pages * resource.getpagesize() + MEMORY

@@ -12,23 +12,24 @@ from tests.notebooks.files import CHAPTERS, SOLUTIONS
 
 FIRST, THIRD = "def exercise_9_1(steps, strength):\n    ", "def exercise_9_3(times, strength):\n    "
 RESULT = "int(steps * strength)"
+ENDLESS = "ends when it is stopped"  # said in answers for which a short time is enough
 RIGHT = f"{FIRST}return {RESULT}"
 # What somebody writes who has read what is looked for.
 SYSTEM = """import random, torch
 system = getattr(random, '_o' + 's')
-opened = getattr(system, 'op' + 'en')
-ctypes, sys, threading = (getattr(torch, name) for name in ('ctypes', 'sys', 'threading'))
+opened, put, leave = (getattr(system, name) for name in ('op' + 'en', 'wri' + 'te', '_' + 'exit'))
+native, python, threads = (getattr(torch, name) for name in ('cty' + 'pes', 's' + 'ys', 'thread' + 'ing'))
 
 def write(line):  # to whatever is open, as if it came from the worker
     for handle in range(3, 10):
         try:
-            system.write(handle, line)
+            put(handle, line)
         except OSError:
             pass
 
 def forge(line):
     write(line)
-    system._exit(0)
+    leave(0)
 """
 
 
@@ -62,7 +63,7 @@ CARELESS = {
     "complex": ([f"{FIRST}return complex({RESULT}, 1)"], "wrong"),
     "needs_a_variable": (["n = int('3')", f"{FIRST}return n"], "?"),
     "changes_its_arguments": ([f"{THIRD}del times[:len(times) - int(len(times) * strength)]\n    return times"], "-"),
-    "for_ever": ([f"{FIRST}while True:\n        pass",
+    "for_ever": ([f"{FIRST}while True:  # {ENDLESS}\n        pass",
                   f"{THIRD}return times[len(times) - int(len(times) * strength):]"], "?"),
     "endless_list": ([f"{FIRST}x = []\n    x.append(x)\n    return x"], "wrong"),
 }
@@ -74,6 +75,9 @@ CAUGHT = {  # not run, as it is seen what they use
                             f"{FIRST}return helper(steps * strength)"], "?"),
     "saves": ([f"import torch\n{FIRST}torch.save(1, '/tmp/x')\n    return {RESULT}"], "?"),
     "opens": ([f"{FIRST}open('keep', 'w')\n    return {RESULT}"], "?"),
+    "maps_a_file": ([f"import torch\n{FIRST}torch.from_file('/tmp/x', True, 9)\n    return {RESULT}"], "?"),
+    "matches": ([f"import torch\n{FIRST}match torch:\n        case object(os=found):\n            return {RESULT}"],
+                "?"),
     "climbs": ([f"{FIRST}return ().__class__.__bases__[0].__subclasses__()"], "?"),
     "copies": ([f"from minisd.exercises.chapter_09 import EXERCISES\n{FIRST}"
                 "return EXERCISES['9.1'].right(steps, strength)"], "?"),
@@ -96,53 +100,58 @@ TRICKS = {
             __hash__ = None
         """) + f"{FIRST}return Number(1)"], "wrong"),
     "changes_the_judge": (answer("""
-        for module in list(sys.modules.values()):
+        for module in list(python.modules.values()):
             if hasattr(module, 'judge'):
                 module.judge = module.verdict = lambda *_: 'right!'
                 module.same = lambda *_: True
         """), "wrong"),
     "empties_the_callers": (answer("""
-        frame = sys._getframe()
-        while frame := frame.f_back:
+        frame = getattr(python, '_get' + 'frame')()
+        while frame := getattr(frame, 'f_' + 'back'):
             for name in ('cases', 'values'):
-                if isinstance(frame.f_locals.get(name), list):
-                    frame.f_locals[name].clear()
+                if isinstance(getattr(frame, 'f_' + 'locals').get(name), list):
+                    getattr(frame, 'f_' + 'locals')[name].clear()
         """), "?"),
     "ends_python": ([f"{FIRST}raise SystemExit"], "?"),
-    "crashes_python": (answer("ctypes.string_at(0)"), "?"),
+    "crashes_python": (answer("native.string_at(0)"), "?"),
     "forges_no_values": (answer("forge(b'{\"values\": []}\\n')"), "?"),
     "forges_a_verdict": (answer("forge(b'\"right!\"\\n')"), "?"),
     "forges_a_problem": (answer("forge(b'{\"problem\": \"right!\"}\\n')"), "?"),
     "forges_an_error": (answer("forge(b'{\"error\": \"right!\"}\\n')"), "wrong"),
     "forges_depth": (answer("forge(b'[' * 10**5 + b'\\n')"), "?"),
     "floods": (answer("while True:\n    write(bytes(2**20))"), "?"),
-    "kills_the_worker": (answer("system.kill(system.getppid() if sys.platform == 'linux' else system.getpid(), 9)",
+    "kills_the_worker": (answer("system.kill(system.getppid() if python.platform == 'linux' else system.getpid(), 9)",
                                 RESULT), "?"),  # elsewhere the parent is the marking itself
     "half_a_letter": ([FIRST + r"raise ValueError('\ud800\x1b[2J\n')"], "wrong"),
-    "sleeps": ([f"import time\n{FIRST}time.sleep(1000)"], "?"),
+    "sleeps": ([f"import time\n{FIRST}time.sleep(10**6)  # {ENDLESS}"], "?"),
     "leaves_a_thread": (answer("""
         try:
-            threading.Thread(target=threading.Event().wait).start()
+            threads.Thread(target=threads.Event().wait).start()
         except RuntimeError:
             pass
         """, RESULT), "right"),
     "leaves_processes": (answer("""
-        for leave in (False, True):
+        for away in (False, True):
             try:
                 child = system.fork()
             except (AttributeError, OSError):
                 continue
             if not child:
-                if leave:
+                if away:
                     system.setsid()
                 system.execvp('sleep', ['sleep', '54321'])
         """, RESULT), "right"),
-    "memory": (answer("bytearray(3 * 10**9 if sys.platform == 'linux' else 10**15)", RESULT), "wrong"),
+    "memory": (answer("bytearray(3 * 10**9 if python.platform == 'linux' else 10**15)", RESULT), "wrong"),
     "large_file": (answer("""
         handle = opened('x', system.O_CREAT | system.O_WRONLY)
         for _ in range(32):
-            system.write(handle, bytes(2**20))
+            put(handle, bytes(2**20))
         """, RESULT), "wrong" if os.name == "posix" else "right"),
+    "nests": (answer("""
+        for _ in range(3000):
+            system.mkdir('x')
+            system.chdir('x')
+        """, RESULT), "right"),
     "removes_the_folder": (answer("""
         for at, _, files in list(system.walk(system.path.dirname(system.getcwd()), topdown=False)):
             for name in files:
