@@ -33,7 +33,7 @@ site: .venv/ready-dev  ## the course as web pages, and the page that draws, in o
 	$(BIN)/python -m web.build
 
 slides: .venv/ready-dev  ## convert the notebooks to slides for a browser, in out/slides
-	$(BIN)/jupyter nbconvert --to slides --template lecture $(TEMPLATES) --TemplateExporter.exclude_input_prompt=True --TemplateExporter.exclude_output_prompt=True --SlidesExporter.reveal_scroll=True --SlidesExporter.reveal_width=1400 --SlidesExporter.reveal_height=900 --output-dir out/slides $(CHAPTERS)
+	$(BIN)/jupyter nbconvert --to slides --template lecture $(TEMPLATES) --TemplateExporter.exclude_input_prompt=True --TemplateExporter.exclude_output_prompt=True --SlidesExporter.reveal_width=1280 --SlidesExporter.reveal_height=720 --output-dir out/slides $(CHAPTERS)
 
 handout: .venv/ready-dev  ## make what students get, without solutions or outputs: the folder out/handout and out/handout.zip
 	rm -rf out/handout out/handout.zip build
