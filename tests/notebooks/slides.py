@@ -11,7 +11,7 @@ from math import ceil
 from tests.notebooks.files import printed
 
 WIDTH, HEIGHT = 1160, 704  # of what a slide has room for
-LETTERS = 92  # on a line of text of that width
+LETTERS = 97  # on a line of text of that width
 COLUMN = 440  # the narrowest column of text beside a picture
 TITLE, HEADING, LINE, ROW, MATHS_ROW, FORMULA, GAP = 66, 58, 30, 38, 48, 62, 12
 CODE_LINE, PRINTED_LINE, PRINTED_LETTER, FOLDED = 21.5, 20, 9.7, 26
