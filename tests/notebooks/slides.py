@@ -12,10 +12,11 @@ from tests.notebooks.files import printed
 
 WIDTH, HEIGHT = 1160, 704  # of what a slide has room for
 LETTERS = 97  # on a line of text of that width
-COLUMN = 440  # the narrowest column of text beside a picture
+COLUMN = 432  # the narrowest column of text beside a picture
 TITLE, HEADING, LINE, ROW, MATHS_ROW, FORMULA, GAP = 66, 58, 30, 38, 48, 62, 12
-CODE_LINE, PRINTED_LINE, PRINTED_LETTER, FOLDED = 21.5, 20, 9.7, 26
-ENLARGED, HIGHEST = 1.6, 420  # a picture's pixels on a slide for each in a notebook, and the most in height
+CODE_LINE, PRINTED_LINE, PRINTED_LETTER, FOLDED = 21.5, 20, 9.65, 26
+ENLARGED = 1.6  # a picture's pixels on a slide for each in a notebook
+HIGHEST, TALLEST = 420, 540  # a picture that is wider than high, and others, which leave room for text beside them
 LONG = 20  # more printed lines are a table, treated like a picture
 
 
@@ -79,7 +80,8 @@ def figure_size(cell) -> tuple[float, float]:
     wide, high = max((PRINTED_LETTER * len(line) + 30 for line in said), default=0), FOLDED + _pre(said)
     for output in pictures(cell):
         across, down = struct.unpack(">II", base64.b64decode(output.data["image/png"])[16:24])
-        shown = min(ENLARGED * output.metadata["image/png"].get("width", 700), WIDTH, HIGHEST * across / down)
+        most = HIGHEST if down < across else TALLEST
+        shown = min(ENLARGED * output.metadata["image/png"].get("width", 700), WIDTH, most * across / down)
         wide, high = max(wide, shown), high + shown * down / across + GAP
     return wide, high
 

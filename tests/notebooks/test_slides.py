@@ -64,6 +64,6 @@ def test_heights_are_reckoned_with_the_sizes_of_the_template():
     assert 0 < height - slides.HEIGHT < 20
     assert f"max-height: {height}px" in LECTURE
     assert f"set width = {slides.ENLARGED} *" in LECTURE
-    assert f", {slides.HIGHEST} * naturalWidth / naturalHeight)" in LECTURE
+    assert f"(naturalHeight < naturalWidth ? {slides.HIGHEST} : {slides.TALLEST}) * naturalWidth" in LECTURE
     assert f"printed.count('\\n') > {slides.LONG} " in LECTURE
     assert int(re.search(r"min-width: (\d+)px", LECTURE)[1]) < slides.COLUMN
