@@ -66,7 +66,7 @@ def height(cells) -> float:
             wide, high = figure_size(cell)
             bottom, room = top + high, WIDTH - wide
         else:
-            top += _pre(code(cell), CODE_LINE) + _pre(printed(cell).splitlines())
+            top += _pre(code(cell), CODE_LINE) + _said(cell)
     return max(top, bottom)
 
 
@@ -76,8 +76,8 @@ def text_height(cell, letters: float = LETTERS) -> float:
 
 def figure_size(cell) -> tuple[float, float]:
     """Width and height of the pictures that a cell shows, and of what it prints."""
-    said = printed(cell).splitlines()
-    wide, high = max((PRINTED_LETTER * len(line) + 30 for line in said), default=0), FOLDED + _pre(said)
+    wide = max((PRINTED_LETTER * len(line) + 30 for line in printed(cell).splitlines()), default=0)
+    high = FOLDED + _said(cell)
     for output in pictures(cell):
         across, down = struct.unpack(">II", base64.b64decode(output.data["image/png"])[16:24])
         most = HIGHEST if down < across else TALLEST
@@ -86,8 +86,12 @@ def figure_size(cell) -> tuple[float, float]:
     return wide, high
 
 
+def _said(cell) -> float:
+    return sum(_pre(output.text.splitlines()) for output in cell.outputs if output.output_type == "stream")
+
+
 def _pre(lines, line: float = PRINTED_LINE) -> float:
-    return 20 + line * sum(ceil(max(1, len(text)) * PRINTED_LETTER / WIDTH) for text in lines) if lines else 0
+    return 24 + line * sum(ceil(max(1, len(text)) * PRINTED_LETTER / WIDTH) for text in lines) if lines else 0
 
 
 def _block(text: str, letters: float) -> float:
