@@ -91,7 +91,7 @@ def _said(cell) -> float:
 
 
 def _pre(lines, line: float = PRINTED_LINE) -> float:
-    return 24 + line * sum(ceil(max(1, len(text)) * PRINTED_LETTER / WIDTH) for text in lines) if lines else 0
+    return 24 + line * sum(ceil(max(1, len(text)) * PRINTED_LETTER / (WIDTH - 60)) for text in lines) if lines else 0
 
 
 def _block(text: str, letters: float) -> float:

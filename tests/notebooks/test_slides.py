@@ -1,6 +1,7 @@
 """The slides of each chapter (`make slides`): what is on one can be read, and belongs together."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -15,6 +16,10 @@ REWRITTEN_NOW = ("04_vae", "05_text", "11_published_weights")  # their slides ar
 @pytest.fixture(params=[path for path in CHAPTERS if path.stem not in REWRITTEN_NOW], ids=name)
 def shown(request):
     return slides.slides(read(request.param))
+
+
+def is_caption(cell) -> bool:
+    return cell.cell_type == "markdown" and bool(re.match(r"\*(?!\*)", cell.source))
 
 
 def begins(cells) -> str:
@@ -42,6 +47,13 @@ def test_a_picture_has_words_beside_it(shown):
     for cells in shown:
         if any(map(slides.pictures, cells)):
             assert sum(map(slides.words, cells)) >= 5, begins(cells)
+
+
+def test_a_caption_is_on_the_slide_of_its_figure(shown):
+    for cells in shown:
+        assert not is_caption(cells[0]), begins(cells)
+        for before, cell in pairwise(cells):
+            assert not is_caption(cell) or before.get("outputs"), cell.source
 
 
 def test_nothing_is_cut_off(shown):
