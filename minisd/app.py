@@ -20,6 +20,11 @@ from minisd.schedulers import SAMPLERS
 WORDS, PICTURE, HOLE = "words", "a picture", "a hole in a picture"
 OWN = "the model's own"
 STRIP = 8  # steps that the strip shows; each costs a call of the decoder
+CSS = """
+.drawn img { width: 100%; height: 100%; object-fit: contain }  /* Gradio would show a small picture small */
+.strip .grid-wrap { height: auto !important; min-height: 0 !important }
+.strip .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important }
+"""
 
 
 class Stopped(Exception):
@@ -114,7 +119,7 @@ def read_notes(file: str | Path) -> dict[str, Any]:
     names = {sampler.__name__: short for short, sampler in SAMPLERS.items()}
     return {"prompt": notes["prompt"], "negative": notes.get("negative_prompt", ""),
             "steps": int(notes.get("num_inference_steps", 20)), "guidance": float(notes.get("guidance_scale", 7.5)),
-            "seed": int(notes["seed"]) if "seed" in notes else None, "strength": float(notes.get("strength", 0.8)),
+            "seed": notes.get("seed", ""), "strength": float(notes.get("strength", 0.8)),
             "sampler": names.get(notes.get("scheduler", ""), OWN)}
 
 
@@ -147,14 +152,18 @@ def make_app(studio: Studio) -> tuple[Any, dict[str, Any]]:
     gr = import_gradio()
     guidance = studio.sd.guidance_scale
 
-    def draw(*values: Any, progress: Any = gr.Progress()) -> tuple[Any, Any, Any, str]:  # noqa: B008
+    def draw(*values: Any, progress: Any = gr.Progress()) -> tuple[Any, Any, str]:  # noqa: B008
+        *others, seed, sampler = values  # in the order of Studio.draw's parameters
+        if seed.strip() and not seed.strip().isdecimal():
+            raise gr.Error(f"The seed is {seed!r}; it must be a whole number, or empty for another each time.")
         try:
-            file, strip, seed = studio.draw(*values, progress=lambda done: progress(done, desc="Step", unit="steps"))
+            given = [*others, int(seed) if seed.strip() else None, sampler]
+            file, strip, used = studio.draw(*given, progress=lambda done: progress(done, desc="Step", unit="steps"))
         except Stopped:
-            return gr.skip(), gr.skip(), gr.skip(), "Stopped."
+            return gr.skip(), gr.skip(), "Stopped."
         except (ValueError, TypeError, RuntimeError) as error:
             raise gr.Error(" ".join(str(error).split())) from None
-        return file, strip, gr.skip() if values[-2] is not None else None, f"Seed {seed}."
+        return file, strip, f"Seed {used}."
 
     def load_notes(file: str | None) -> list[Any]:
         if file is None:
@@ -171,26 +180,34 @@ def make_app(studio: Studio) -> tuple[Any, dict[str, Any]]:
                 job = gr.Radio(studio.jobs, value=studio.jobs[0], label="Begin with")
                 prompt = gr.Textbox(label="Prompt", lines=2)
                 with gr.Row():
-                    start, stop = gr.Button("Draw", variant="primary"), gr.Button("Stop")
+                    start = gr.Button("Draw", variant="primary", min_width=100)
+                    stop = gr.Button("Stop", min_width=100)
                 with gr.Group(visible=studio.jobs[0] != WORDS) as board:
-                    canvas = gr.ImageEditor(label="Picture; brush over what is to be painted anew", type="pil",
+                    gr.Markdown("**The picture.** Brush over what is to be painted anew.", padding=True)
+                    canvas = gr.ImageEditor(label="The picture", show_label=False, type="pil",
                                             brush=gr.Brush(colors=["#d8232e"], color_mode="fixed"))
                     strength = gr.Slider(0.05, 1, 0.8, step=0.05, label="Strength")
+            with gr.Column():
+                picture = gr.Image(label="Picture", show_label=False, type="filepath", format="png", height=448,
+                                   interactive=False, buttons=["download", "fullscreen"], elem_classes="drawn")
+                state = gr.Markdown("")
+        gr.Markdown("What the network expected the picture to be, step by step:")
+        strip = gr.Gallery(label="What the network expected", show_label=False, columns=STRIP, interactive=False,
+                           buttons=["download_all", "fullscreen"], elem_classes="strip")
+        with gr.Row():
+            with gr.Column():
                 negative = gr.Textbox(label="Negative prompt")
                 steps = gr.Slider(1, 100, 20, step=1, label="Steps")
                 scale = gr.Slider(0, 15, guidance, step=0.5, label="Guidance")
-                seed = gr.Number(label="Seed (empty: another each time)", precision=0, minimum=0)
-                sampler = gr.Dropdown([OWN, *SAMPLERS], value=OWN, label="Sampler")
-                notes = gr.File(label="Settings from a PNG that minisd drew", file_types=[".png"])
             with gr.Column():
-                picture = gr.Image(label="Picture", type="filepath", format="png", interactive=False)
-                state = gr.Markdown("")
-                strip = gr.Gallery(label="What the network expected, step by step", columns=4, interactive=False)
+                seed = gr.Textbox(label="Seed", placeholder="another each time")  # a gr.Number cannot be empty
+                sampler = gr.Dropdown([OWN, *SAMPLERS], value=OWN, label="Sampler")
+                notes = gr.UploadButton("Read the settings of a PNG that minisd drew", file_types=[".png"])
         job.change(lambda chosen: gr.Group(visible=chosen != WORDS), job, board)
         controls = [job, prompt, negative, canvas, strength, steps, scale, seed, sampler]
-        gr.on([start.click, prompt.submit], draw, controls, [picture, strip, seed, state], concurrency_limit=1)
+        gr.on([start.click, prompt.submit], draw, controls, [picture, strip, state], concurrency_limit=1)
         stop.click(studio.stop.set, queue=False)
         notes.upload(load_notes, notes, [prompt, negative, steps, scale, seed, strength, sampler])
     app.queue(default_concurrency_limit=1)
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    return app, {"theme": theme, "share": False, "show_error": True}
+    return app, {"theme": theme, "css": CSS, "share": False, "show_error": True, "footer_links": ["gradio", "settings"]}

@@ -125,7 +125,7 @@ def test_words(studio):
     assert done == [(1, 3), (2, 3), (3, 3)]
     assert seed == 7
     assert len(strip) == 3
-    assert read_notes(file) == {"prompt": "an apple", "negative": "a cat", "steps": 3, "guidance": 2.5, "seed": 7,
+    assert read_notes(file) == {"prompt": "an apple", "negative": "a cat", "steps": 3, "guidance": 2.5, "seed": "7",
                                 "strength": 0.8, "sampler": "euler"}
 
 
@@ -189,9 +189,13 @@ def test_the_page(studio, tmp_path):
             with urllib.request.urlopen(address) as answer:
                 assert b"fonts.googleapis.com" not in answer.read()
             client = Client(address, verbose=False, download_files=str(tmp_path))
-            file, strip, *_, state = client.predict(WORDS, "an apple", "", None, 1, 2, 1, 3, OWN, api_name="/draw")
+            file, strip, state = client.predict(WORDS, "an apple", "", None, 1, 2, 1, " 3", OWN, api_name="/draw")
+            other, *_ = client.predict(WORDS, "an apple", "", None, 1, 2, 1, "", OWN, api_name="/draw")
+            with pytest.raises(Exception, match="The seed is '-1'; it must be a whole number, or empty"):
+                client.predict(WORDS, "an apple", "", None, 1, 2, 1, "-1", OWN, api_name="/draw")
         finally:
             page.close()
     assert state == "Seed 3."
     assert len(strip) == 2
-    assert read_notes(file)["prompt"] == "an apple"
+    assert (read_notes(file)["prompt"], read_notes(file)["seed"]) == ("an apple", "3")
+    assert read_notes(other)["seed"] not in ("", "0", "3")
