@@ -10,10 +10,10 @@ from tests.notebooks.files import CHAPTERS, ROOT, name, read
 
 LECTURE = (ROOT / "notebooks" / "templates" / "lecture" / "index.html.j2").read_text(encoding="utf-8")
 
-REWRITTEN_NOW = ("04_vae", "05_text", "11_published_weights")  # their slides are arranged with their new text
+NOT_YET = ("04_vae", "05_text", "11_published_weights")  # arranged; TEACHING.md says so
 
 
-@pytest.fixture(params=[path for path in CHAPTERS if path.stem not in REWRITTEN_NOW], ids=name)
+@pytest.fixture(params=[path for path in CHAPTERS if path.stem not in NOT_YET], ids=name)
 def shown(request):
     return slides.slides(read(request.param))
 
@@ -68,7 +68,7 @@ def test_no_slide_is_a_wall_of_text_or_of_code(shown):
         assert sum(len(slides.code(cell)) for cell in cells) <= 31, begins(cells)
 
 
-def test_heights_are_reckoned_with_the_sizes_of_the_template():
+def test_heights_are_computed_from_the_sizes_of_the_template():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     width, height = (int(re.search(rf"reveal_{side}=(\d+)", makefile)[1]) for side in ("width", "height"))
     left, right = map(int, re.search(r"section section {.*?padding: 4px (\d+)px 0 (\d+)px", LECTURE).groups())
